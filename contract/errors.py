@@ -1,0 +1,8 @@
+"""The one error that a user is meant to read."""
+
+
+class PlatformError(Exception):
+    """Something the user can mend: the message names what was given, what is allowed and where to change it.
+
+    The `mlp` command prints it as one message, without a traceback, and exits with status 1.
+    """
