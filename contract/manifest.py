@@ -1,15 +1,13 @@
 """The model manifest: `training/models/<name>/model.yaml`, from which all else about a model follows."""
 
 import functools
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from contract.errors import PlatformError
+from contract.paths import MODELS
 from contract.strict import Strict, parse, read_yaml
-
-MODELS = Path(__file__).parents[1] / "training" / "models"
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 Metric = Literal["accuracy", "generalisation_gap", "latency_ms", "size_mb"]

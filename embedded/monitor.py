@@ -26,8 +26,8 @@ from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_in_stack
 
 from contract.errors import PlatformError
+from contract.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 STACK_TYPE = "pulumi:pulumi:Stack"
 UNKNOWN = rpc.UNKNOWN
 """Stands in a preview for a value that only an up would know."""

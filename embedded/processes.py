@@ -17,8 +17,8 @@ from typing import Literal
 import psutil
 
 from contract.errors import PlatformError
-from embedded.monitor import ROOT
-from embedded.state import write_atomically
+from contract.paths import ROOT
+from embedded.files import write_atomically
 
 HOST = "127.0.0.1"
 

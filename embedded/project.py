@@ -5,8 +5,9 @@ import runpy
 from typing import Any
 
 from contract.errors import PlatformError
+from contract.paths import ROOT
 from contract.strict import read_yaml
-from embedded.monitor import ROOT, Deployment, Provider, run
+from embedded.monitor import Deployment, Provider, run
 
 _TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 

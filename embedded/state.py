@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from contract.errors import PlatformError
+from embedded.files import write_atomically
 from embedded.monitor import Secret
 
 _SECRET_KEY = "encrypted"
@@ -76,25 +76,6 @@ class State:
             "to_delete": [_plain(held) for held in self.to_delete],
         }
         write_atomically(self.path, json.dumps(stored, indent=1, default=_encoder(self.path)))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, whatever happens in between.
-
-    Raises:
-        PlatformError: if the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise PlatformError(
-            f"cannot write {path}: {error.strerror}; free some space or make the folder writable, "
-            "or name another one in the variable MLP_STATE"
-        ) from None
 
 
 def _plain(held: Held) -> dict[str, Any]:
