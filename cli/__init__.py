@@ -1,0 +1,1 @@
+"""The `mlp` command: thin, each sub-command one file."""

@@ -148,11 +148,10 @@ class EmulatedAws:
 
     def _delete(self, held: Held) -> None:
         row = ROWS.get(held.type)
-        if row and row.delete:
+        deletes = row.delete if row else ()
+        for call in (deletes,) if isinstance(deletes, Call) else deletes:
             try:
-                self._call(row.service, row.delete, {**held.outputs, "id": held.id}, only_required=True)
-                for call in row.after_delete:
-                    self._call(row.service, call, held.outputs)
+                self._call(ROWS[held.type].service, call, {**held.outputs, "id": held.id}, only_required=not call.takes)
             except ClientError as error:
                 if not re.search("NotFound|NoSuch|NotExist|Unknown", error.response["Error"]["Code"]):
                     raise

@@ -58,7 +58,7 @@ def _notes(provider: EmulatedAws, messages: list[str]) -> list[str]:
     partly = sorted({f"{resource.type} {', '.join(resource.not_sent)}" for resource in held if resource.not_sent})
     return [
         *(
-            f"recorded only, the emulated AWS has no backend for it: {count} × {type_}"
+            f"recorded only, the emulated AWS has no backend for it: {count} of {type_}"
             for type_, count in recorded.items()
         ),
         *(f"not emulated: {what}" for what in partly),

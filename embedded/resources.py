@@ -37,8 +37,7 @@ class Row:
         service: boto3 name of the service.
         create: the call that makes it.
         id: template of the Pulumi id, over the inputs and the answer.
-        delete: the call that removes it, if there is one.
-        after_delete: calls that finish what the emulator leaves behind.
+        delete: the call or calls that remove it, if there are any.
         answer: the member of the create call's answer that describes the resource, if it is not the whole answer.
         auto_name: the property that Pulumi fills with a random name when the program leaves it out.
         then: follow-up calls, each made if its `takes` are given.
@@ -53,8 +52,7 @@ class Row:
     service: str
     create: Call
     id: str
-    delete: Call | None = None
-    after_delete: tuple[Call, ...] = ()
+    delete: Call | tuple[Call, ...] = ()
     answer: str = ""
     auto_name: str = ""
     then: tuple[Call, ...] = ()
@@ -90,7 +88,7 @@ def _ec2_arn(kind: str) -> dict[str, str]:
 
 def _bucket_part(operation: str, undo: str | None = None) -> Row:
     """A part of a bucket's configuration: a put call, named by its bucket."""
-    return Row("s3", Call(operation), id="{bucket}", delete=Call(undo) if undo else None, put=True)
+    return Row("s3", Call(operation), id="{bucket}", delete=Call(undo) if undo else (), put=True)
 
 
 def _lambda_code(properties: dict[str, Any]) -> dict[str, Any]:
@@ -135,7 +133,10 @@ ROWS: dict[str, Row] = {
         Call("CreateInternetGateway"),
         id="{internetGatewayId}",
         answer="InternetGateway",
-        delete=Call("DeleteInternetGateway"),
+        delete=(
+            Call("DetachInternetGateway", parameters={"InternetGatewayId": "{id}"}, takes=("vpcId",)),
+            Call("DeleteInternetGateway"),
+        ),
         then=(Call("AttachInternetGateway", parameters={"InternetGatewayId": "{id}"}, takes=("vpcId",)),),
         outputs=_ec2_arn("internet-gateway"),
     ),
@@ -151,8 +152,7 @@ ROWS: dict[str, Row] = {
         Call("CreateNatGateway"),
         id="{natGatewayId}",
         answer="NatGateway",
-        delete=Call("DeleteNatGateway"),
-        after_delete=(Call("DisassociateAddress", takes=("publicIp",)),),
+        delete=(Call("DeleteNatGateway"), Call("DisassociateAddress", takes=("publicIp",))),
     ),
     "aws:ec2/routeTable:RouteTable": Row(
         "ec2",

@@ -1,0 +1,42 @@
+"""Puts the sub-commands together and turns errors into one message and an exit status."""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from cli import down, logs, predict, preview, status, train, up
+from contract.errors import PlatformError
+
+app = typer.Typer(
+    name="mlp",
+    help="A machine learning platform, from raw data to a monitored product: on a laptop, or on AWS.",
+    epilog="Exit status: 0 success, 1 it did not work, 2 the command line is wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+for module in (up, status, predict, logs, train, preview, down):
+    app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except PlatformError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does, so that a child is stopped and a step undone."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
