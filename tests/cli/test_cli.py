@@ -1,0 +1,77 @@
+"""The command line: help, errors and exit statuses, without bringing anything up."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MLP = Path(sys.executable).with_name("mlp")
+
+
+def mlp(*arguments, **environment):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return subprocess.run([MLP, *arguments], env=clean | environment, capture_output=True, text=True, check=False)
+
+
+def test_help_names_every_command():
+    said = mlp("--help").stdout
+    for command in ("up", "down", "status", "predict", "logs", "train", "preview"):
+        assert f" {command} " in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["nonsense"], 2, "No such command"),
+        (["up", "--port", "70000"], 2, "70000"),
+        (
+            ["up", "nowhere"],
+            1,
+            "unknown environment 'nowhere'; there is a file Pulumi.<environment>.yaml for: dev, local",
+        ),
+        (["preview", "nowhere"], 1, "unknown environment 'nowhere'"),
+        (["train", "nothing"], 1, "unknown model 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_message_and_a_status(arguments, status, said, tmp_path):
+    done = mlp(*arguments, MLP_STATE=str(tmp_path))
+    assert done.returncode == status
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_preview_needs_no_account_and_no_network():
+    document = json.loads(mlp("preview", "dev", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:1").stdout)
+    assert document["environment"] == "dev"
+    assert document["totals"]["aws:ec2/vpc:Vpc"] == 1
+    assert sum(document["totals"].values()) < len(document["resources"])  # components and the stack are not counted
+    urns = {resource["urn"] for resource in document["resources"]}
+    assert all(resource["parent"] in urns for resource in document["resources"] if resource["parent"])
+
+
+def test_preview_prints_a_tree_and_totals():
+    done = mlp("preview", "dev")
+    assert done.returncode == 0
+    assert "ml-platform-dev" in done.stdout
+    assert "1 aws:ec2/vpc:Vpc" in done.stdout
+
+
+def test_up_of_an_environment_says_in_one_line_what_to_install(tmp_path):
+    done = mlp("up", "dev", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: `mlp up dev` needs the Pulumi CLI")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_up_of_an_environment_says_in_one_line_that_credentials_are_missing(tmp_path):
+    cli = tmp_path / "pulumi"
+    cli.write_text("#!/bin/sh\nexit 1\n")
+    cli.chmod(0o755)
+    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    done = mlp("up", "dev", PATH=str(tmp_path), AWS_EC2_METADATA_DISABLED="true", **nowhere)
+    assert done.returncode == 1
+    assert "needs AWS credentials, and there are none" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,217 @@
+"""The main job, with real processes: up, predict, kill, repair, retrain, down. The tests run in their order."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+
+from contract.paths import MODELS
+from embedded.local import aws_environment
+from embedded.processes import Processes
+from tests.conftest import REGION
+from tests.e2e.conftest import MLP
+
+pytestmark = pytest.mark.e2e
+
+
+def wait_until(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def client(mlp, monkeypatch):
+    """An AWS client of the platform's own emulated AWS."""
+    process = Processes(mlp.folder).get("aws")
+    for name, value in aws_environment(process, REGION).items():
+        monkeypatch.setenv(name, value)
+    return lambda service: boto3.client(service, region_name=REGION)
+
+
+def outputs(mlp):
+    return json.loads((mlp.folder / "outputs.json").read_text())
+
+
+def test_before_anything_is_up_commands_say_so(mlp):
+    assert mlp.json("status", fails=True)["state"] == "down"
+    assert "run `mlp up`" in mlp("predict", "digits", fails=True).stderr
+    assert "run `mlp up`" in mlp("train", "digits", fails=True).stderr
+    assert mlp.json("down") == {"stopped": []}
+
+
+def test_an_interrupted_up_leaves_no_child_and_can_go_on(mlp):
+    up = subprocess.Popen([MLP, "up"], env=mlp.environment, stderr=subprocess.PIPE, text=True)
+
+    def trains():
+        return any("training.train" in " ".join(child.cmdline()) for child in psutil.Process(up.pid).children())
+
+    wait_until(trains, 60)
+    children = psutil.Process(up.pid).children()
+    training = [child for child in children if "training.train" in " ".join(child.cmdline())]
+    up.send_signal(signal.SIGINT)
+    _, error = up.communicate(timeout=30)
+    assert up.returncode == 1
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    assert not any(child.is_running() for child in training)
+    assert mlp.json("status", fails=True)["state"] == "degraded"
+
+
+def test_up_ends_with_a_prediction(mlp):
+    answer = mlp.json("up")
+    assert answer["predictions"]["digits"]["label"] == [
+        json.loads((MODELS / "digits/sample.json").read_text())["label"]
+    ]
+    status = mlp.json("status")
+    assert status["state"] == "up"
+    assert status["endpoint"] == answer["endpoint"]
+    assert {process["name"]: process["state"] for process in status["processes"]} == {
+        "aws": "running",
+        "inference": "running",
+    }
+    assert [model["versions"] for model in status["models"]] == [["1"]]
+    for page in ("docs", "metrics"):
+        with urllib.request.urlopen(answer[page]) as response:
+            assert response.status == 200
+
+
+def test_the_lake_registry_and_stack_are_really_there(mlp, client):
+    buckets = outputs(mlp)["buckets"]
+    listing = client("s3").list_objects_v2(Bucket=buckets["curated"], Prefix="digits/")["Contents"]
+    assert any(item["Key"].endswith(".parquet") for item in listing)
+    group = outputs(mlp)["models"]["digits"]["package_group"]
+    (package,) = client("sagemaker").list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
+    assert package["ModelApprovalStatus"] == "Approved"
+    assert client("s3").get_bucket_versioning(Bucket=buckets["raw"])["Status"] == "Enabled"
+
+
+def test_a_second_up_changes_nothing_and_says_so(mlp):
+    before = mlp.json("status")
+    said = mlp("up").stderr
+    assert "nothing to change" in said
+    assert "version 1 is up to date" in said
+    assert mlp.json("status") == before
+
+
+def test_predict_reads_rows_requests_and_the_shipped_sample(mlp, tmp_path):
+    row = json.loads((MODELS / "digits/sample.json").read_text())["instances"][0]
+    expected = mlp.json("predict", "digits")["outputs"]
+    for content in ([row], row, {"instances": [row]}):
+        file = tmp_path / "rows.json"
+        file.write_text(json.dumps(content))
+        assert mlp.json("predict", "digits", "--file", str(file))["outputs"] == expected
+    assert mlp.json("predict", "digits", "--file", "sample.json")["outputs"] == expected
+    assert "probabilities" in mlp("predict", "digits").stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("not json", "cannot be read as JSON"),
+        ('{"rows": []}', "must hold a list of rows"),
+        ("[[1, 2, 3]]", "400"),
+    ],
+)
+def test_predict_explains_a_bad_file(mlp, tmp_path, content, said):
+    file = tmp_path / "bad.json"
+    file.write_text(content)
+    assert said in mlp("predict", "digits", "--file", str(file), fails=True).stderr
+
+
+def test_predict_explains_an_unknown_model_and_a_missing_file(mlp):
+    assert "unknown model 'digit'" in mlp("predict", "digit", fails=True).stderr
+    assert "does not exist" in mlp("predict", "digits", "--file", "no-such.json", fails=True).stderr
+
+
+def test_logs_show_what_the_processes_wrote(mlp):
+    assert mlp("logs", "inference").stdout
+    assert "aws | " in mlp("logs", "--lines", "3").stdout
+    assert "there are: aws, inference" in mlp("logs", "nothing", fails=True).stderr
+
+
+def test_a_killed_service_is_seen_and_repaired(mlp):
+    mlp.process("inference").kill()
+    wait_until(lambda: mlp.json("status", fails=True)["state"] == "degraded")
+    assert "inference died" in mlp("status", fails=True).stdout
+    said = mlp("up").stderr
+    assert "version 1 is up to date" in said
+    assert mlp.json("status")["state"] == "up"
+
+
+def test_a_corrupt_raw_file_is_refused_and_changes_nothing(mlp, client, tmp_path):
+    buckets = outputs(mlp)["buckets"]
+    before = client("s3").get_object(Bucket=buckets["raw"], Key="digits/digits.csv")["ETag"]
+    corrupt = tmp_path / "corrupt.csv"
+    corrupt.write_bytes(b"\x00\x01 this is not a table")
+    assert "corrupt.csv" in mlp("train", "digits", "--from", str(corrupt), fails=True).stderr
+    assert client("s3").get_object(Bucket=buckets["raw"], Key="digits/digits.csv")["ETag"] == before
+    assert mlp.json("status")["models"][0]["versions"] == ["1"]
+
+
+def test_new_data_makes_a_new_version_that_the_service_takes_up(mlp, client, tmp_path):
+    raw = client("s3").get_object(Bucket=outputs(mlp)["buckets"]["raw"], Key="digits/digits.csv")["Body"].read()
+    fresh = tmp_path / "fresh.csv"
+    fresh.write_bytes(b"\n".join(raw.splitlines()[:-100]) + b"\n")
+    trained = mlp.json("train", "digits", "--from", str(fresh))
+    assert trained["version"] == 2
+    wait_until(lambda: mlp.json("predict", "digits")["model_version"] == "2")
+
+
+def test_a_broken_artifact_never_gets_traffic(mlp, client):
+    parameter = outputs(mlp)["models"]["digits"]["live_parameter"]
+    good = client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
+    broken = json.loads(good)
+    broken["versions"][0] |= {"version": 9, "artifact": broken["versions"][0]["artifact"] + ".missing"}
+    client("ssm").put_parameter(Name=parameter, Value=json.dumps(broken), Overwrite=True)
+    wait_until(lambda: ".missing" in mlp("logs", "inference").stdout)
+    assert mlp.json("predict", "digits")["model_version"] == "2"
+    client("ssm").put_parameter(Name=parameter, Value=good, Overwrite=True)
+
+
+def test_a_killed_emulator_is_seen_and_everything_is_built_again(mlp):
+    mlp.process("aws").kill()
+    wait_until(lambda: mlp.json("status", fails=True)["state"] == "degraded")
+    assert "created" in mlp("up").stderr
+    assert mlp.json("status")["models"][0]["versions"] == ["1"]
+    assert mlp.json("predict", "digits")["model_version"] == "1"
+
+
+def test_a_taken_port_is_refused_before_anything_changes(mlp):
+    before = mlp.json("status")
+    taken = mlp.process("aws").net_connections()[0].laddr.port
+    assert f"port {taken} cannot be used" in mlp("up", "--port", str(taken), fails=True).stderr
+    assert mlp.json("status") == before
+
+
+def test_two_commands_at_a_time_do_not_mix(mlp):
+    import fcntl
+
+    with (mlp.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another mlp command" in mlp("up", fails=True).stderr
+
+
+def test_down_leaves_no_process_behind(mlp):
+    pids = [process["pid"] for process in mlp.json("status")["processes"]]
+    assert mlp.json("down") == {"stopped": ["inference", "aws"]}
+    for pid in pids:
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert mlp.json("status", fails=True)["state"] == "down"
+
+
+def test_a_state_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    environment = os.environ | {"MLP_STATE": str(tmp_path / "file" / "state")}
+    done = subprocess.run([MLP, "up"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"cannot write {Path(environment['MLP_STATE'])}" in done.stderr
+    assert "Traceback" not in done.stderr
