@@ -57,7 +57,7 @@ def read_config(environment: str) -> dict[str, str]:
                 f"{file} is not valid:\n  {key}: this key is missing; {declaration.get('description', '')}"
             )
         wanted = declaration.get("type") if isinstance(declaration, dict) else None
-        if wanted and not isinstance(values[key], _TYPES[wanted]):
+        if wanted and type(values[key]) is not _TYPES[wanted]:  # a bool is an int to isinstance
             raise PlatformError(f"{file} is not valid:\n  {key}: must be of type {wanted}, but it is {values[key]!r}")
     return {key: _as_text(value) for key, value in (given | values).items()}
 
