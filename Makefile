@@ -33,7 +33,7 @@ lock: $(VENV)/.dev  ## Refresh constraints.txt to the newest versions that work 
 $(VENV)/.local $(VENV)/.dev: $(VENV)/.%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
-	touch $@
+	touch $(VENV)/.local $@  # the dev extra holds the local one
 
 clean: ## Remove the virtual environment and the laptop platform's state.
 	rm -rf $(VENV) .mlp
