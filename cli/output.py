@@ -12,6 +12,8 @@ from rich.table import Table
 
 progress = Console(stderr=True, highlight=False)
 results = Console(highlight=False)
+if not results.is_terminal:
+    results = Console(highlight=False, width=200)  # a file or a pipe has no edge to wrap at
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys (docs/cli.md) instead of a table.")]
 

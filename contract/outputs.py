@@ -13,13 +13,6 @@ class Buckets(Strict):
     logs: str
 
 
-class Roles(Strict):
-    """ARNs of the roles that jobs and services take on."""
-
-    training: str
-    inference: str
-
-
 class ModelOutputs(Strict):
     """What the environment holds for one model."""
 
@@ -35,7 +28,7 @@ class Outputs(Strict):
     region: str
     buckets: Buckets
     key_arn: str
-    roles: Roles
+    training_role: str
     images: dict[str, str]
     models: dict[str, ModelOutputs]
     service: dict[str, str]

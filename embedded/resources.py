@@ -235,6 +235,13 @@ ROWS: dict[str, Row] = {
         update={"policy": Call("PutKeyPolicy", parameters={"KeyId": "{id}", "PolicyName": "default"})},
         no_effect=frozenset({"deletionWindowInDays"}),
     ),
+    "aws:kms/keyPolicy:KeyPolicy": Row(
+        "kms",
+        Call("PutKeyPolicy", parameters={"PolicyName": "default"}),
+        id="{keyId}",
+        put=True,
+        identity=frozenset({"keyId"}),
+    ),
     "aws:kms/alias:Alias": Row(
         "kms",
         Call("CreateAlias", rename={"name": "AliasName"}),

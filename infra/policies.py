@@ -1,0 +1,49 @@
+"""IAM policy documents, built from statements."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pulumi
+
+Strings = pulumi.Input[str] | Sequence[pulumi.Input[str]]
+
+
+def allow(
+    actions: Sequence[str],
+    resources: Strings,
+    condition: Mapping[str, Any] | None = None,
+    principal: Mapping[str, Any] | None = None,
+    sid: str | None = None,
+) -> dict[str, Any]:
+    """A statement that allows actions on resources."""
+    return _statement("Allow", actions, resources, condition, principal, sid)
+
+
+def deny(
+    actions: Sequence[str], resources: Strings, condition: Mapping[str, Any], principal: Any, sid: str | None = None
+) -> dict[str, Any]:
+    """A statement that forbids actions whatever else allows them."""
+    return _statement("Deny", actions, resources, condition, principal, sid)
+
+
+def document(*statements: dict[str, Any]) -> pulumi.Output[str]:
+    """A policy document as JSON."""
+    return pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)})
+
+
+def trust(service: str) -> pulumi.Output[str]:
+    """The trust policy of a role that an AWS service takes on."""
+    return document({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"})
+
+
+def _statement(
+    effect: str,
+    actions: Sequence[str],
+    resources: Strings,
+    condition: Mapping[str, Any] | None,
+    principal: Any,
+    sid: str | None,
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {"Effect": effect, "Action": list(actions), "Resource": resources}
+    optional = {"Sid": sid, "Principal": principal, "Condition": condition}
+    return statement | {name: value for name, value in optional.items() if value is not None}

@@ -1,0 +1,170 @@
+"""The data lake: one KMS key, and buckets for raw and curated data, for artifacts and for logs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.naming import Naming
+from infra.policies import allow, deny, document
+from infra.settings import StorageSettings
+
+LAKE = ("raw", "curated", "artifacts")
+
+
+@dataclass
+class StorageArgs:
+    """What the lake is told."""
+
+    settings: StorageSettings
+    region: str
+    protect: bool
+
+
+class Storage(pulumi.ComponentResource):
+    """Private, encrypted, versioned buckets that refuse plain HTTP, and log who reads them.
+
+    The lake's buckets are encrypted with the environment's own key. The logs bucket uses S3's: the services that
+    deliver access logs cannot use a key of the customer's.
+    """
+
+    key_arn: pulumi.Output[str]
+    account_id: pulumi.Output[str]
+    buckets: dict[str, aws.s3.Bucket]
+    log_delivery_arn: pulumi.Output[str]
+    """ARN of the logs bucket, known once log delivery to it is allowed."""
+
+    def __init__(
+        self, name: str, args: StorageArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
+        super().__init__("ml-platform:infra:Storage", name, None, opts)
+        self._naming, self._args = naming, args
+        self._child = pulumi.ResourceOptions(parent=self)
+        self._stateful = pulumi.ResourceOptions(parent=self, protect=args.protect)
+        self._key = self._make_key()
+        self.buckets = {what: self._bucket(what) for what in ("logs", *LAKE)}
+        self.log_delivery_arn = self._allow_log_delivery(self.buckets["logs"])
+        for what in LAKE:
+            self._bucket_policy(what, *_tls_only(self.buckets[what]))
+            self._log_access(what)
+        self.key_arn = self._key.arn
+        self.register_outputs(
+            {"key_arn": self.key_arn, "buckets": {what: bucket.bucket for what, bucket in self.buckets.items()}}
+        )
+
+    def _make_key(self) -> aws.kms.Key:
+        key = aws.kms.Key(
+            self._naming("lake"),
+            description=f"Data of the environment {self._naming.environment}",
+            enable_key_rotation=True,
+            deletion_window_in_days=30 if self._args.protect else 7,
+            opts=self._stateful,
+        )
+        aws.kms.Alias(
+            self._naming("lake"), name=f"alias/{self._naming('lake')}", target_key_id=key.key_id, opts=self._child
+        )
+        # The key's own ARN tells the account, which a program that looks nothing up cannot know otherwise.
+        self.account_id = key.arn.apply(lambda arn: arn.split(":")[4])
+        root = pulumi.Output.concat("arn:aws:iam::", self.account_id, ":root")
+        groups = pulumi.Output.concat(
+            f"arn:aws:logs:{self._args.region}:", self.account_id, f":log-group:{self._naming.path('')}*"
+        )
+        aws.kms.KeyPolicy(
+            self._naming("lake"),
+            key_id=key.key_id,
+            policy=document(
+                # In a key policy "*" is the key itself. Without the account's own statement IAM could not give anyone
+                # the key, and nobody could ever change this policy again.
+                allow(["kms:*"], "*", principal={"AWS": root}, sid="Account"),
+                allow(
+                    ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"],
+                    "*",
+                    principal={"Service": f"logs.{self._args.region}.amazonaws.com"},
+                    condition={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
+                    sid="LogGroups",
+                ),
+            ),
+            opts=self._child,
+        )
+        return key
+
+    def _bucket(self, what: str) -> aws.s3.Bucket:
+        name = self._naming(what)
+        bucket = aws.s3.Bucket(name, force_destroy=self._args.settings.force_destroy, opts=self._stateful)
+        aws.s3.BucketPublicAccessBlock(
+            name,
+            bucket=bucket.id,
+            block_public_acls=True,
+            block_public_policy=True,
+            ignore_public_acls=True,
+            restrict_public_buckets=True,
+            opts=self._child,
+        )
+        aws.s3.BucketOwnershipControls(
+            name, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=self._child
+        )
+        aws.s3.BucketVersioning(
+            name, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=self._child
+        )
+        encryption: aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgsDict
+        if what == "logs":
+            encryption = {"sse_algorithm": "AES256"}
+        else:
+            encryption = {"sse_algorithm": "aws:kms", "kms_master_key_id": self._key.arn}
+        aws.s3.BucketServerSideEncryptionConfiguration(
+            name,
+            bucket=bucket.id,
+            rules=[{"apply_server_side_encryption_by_default": encryption, "bucket_key_enabled": what != "logs"}],
+            opts=self._child,
+        )
+        aws.s3.BucketLifecycleConfiguration(name, bucket=bucket.id, rules=self._lifecycle(what), opts=self._child)
+        return bucket
+
+    def _lifecycle(self, what: str) -> list[aws.s3.BucketLifecycleConfigurationRuleArgsDict]:
+        rules: list[aws.s3.BucketLifecycleConfigurationRuleArgsDict] = [
+            {
+                "id": "leftovers",
+                "status": "Enabled",
+                "filter": {"prefix": ""},
+                "noncurrent_version_expiration": {"noncurrent_days": self._args.settings.noncurrent_days},
+                "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
+            }
+        ]
+        if what == "logs":
+            expire = {"days": self._args.settings.log_days}
+            rules.append({"id": "old-logs", "status": "Enabled", "filter": {"prefix": ""}, "expiration": expire})
+        return rules
+
+    def _bucket_policy(self, what: str, *statements: dict[str, Any]) -> aws.s3.BucketPolicy:
+        return aws.s3.BucketPolicy(
+            self._naming(what), bucket=self.buckets[what].id, policy=document(*statements), opts=self._child
+        )
+
+    def _allow_log_delivery(self, logs: aws.s3.Bucket) -> pulumi.Output[str]:
+        ours = {"StringEquals": {"aws:SourceAccount": self.account_id}}
+        objects = pulumi.Output.concat(logs.arn, "/*")
+        access, flow = {"Service": "logging.s3.amazonaws.com"}, {"Service": "delivery.logs.amazonaws.com"}
+        policy = self._bucket_policy(
+            "logs",
+            *_tls_only(logs),
+            allow(["s3:PutObject"], objects, ours, access, sid="AccessLogs"),
+            allow(["s3:PutObject"], objects, ours, flow, sid="FlowLogs"),
+            allow(["s3:GetBucketAcl"], logs.arn, ours, flow, sid="FlowLogsCheck"),
+        )
+        return pulumi.Output.all(logs.arn, policy.id).apply(lambda values: str(values[0]))
+
+    def _log_access(self, what: str) -> None:
+        target = pulumi.Output.all(self.buckets["logs"].id, self.log_delivery_arn).apply(lambda values: str(values[0]))
+        aws.s3.BucketLogging(
+            self._naming(what),
+            bucket=self.buckets[what].id,
+            target_bucket=target,
+            target_prefix=f"s3/{what}/",
+            opts=self._child,
+        )
+
+
+def _tls_only(bucket: aws.s3.Bucket) -> list[dict[str, Any]]:
+    everything = [bucket.arn, pulumi.Output.concat(bucket.arn, "/*")]
+    return [deny(["s3:*"], everything, {"Bool": {"aws:SecureTransport": "false"}}, "*", sid="TlsOnly")]

@@ -1,0 +1,57 @@
+"""What an environment is made of: reads its settings and wires the layers."""
+
+import pulumi
+
+from contract.manifest import load_manifest, model_names
+from infra.identity import Identity, IdentityArgs
+from infra.inference import Inference, InferenceArgs
+from infra.naming import Naming, tag_everything
+from infra.network import Network, NetworkArgs
+from infra.registry import Registry, RegistryArgs
+from infra.settings import load
+from infra.storage import Storage, StorageArgs
+
+settings = load()
+models = {name: load_manifest(name) for name in model_names()}
+naming = Naming.of(settings)
+tag_everything(naming)
+
+storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
+network = Network("network", NetworkArgs(settings.network, settings.region, storage.log_delivery_arn), naming)
+registry = Registry(
+    "registry",
+    RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
+    naming,
+)
+identity = Identity("identity", IdentityArgs(storage, registry, settings.region), naming)
+inference = Inference(
+    "inference",
+    InferenceArgs(
+        settings.inference,
+        models,
+        identity.inference,
+        registry.repositories["inference"].repository_url,
+        storage.key_arn,
+    ),
+    naming,
+)
+
+# These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
+pulumi.export("environment", settings.environment)
+pulumi.export("region", settings.region)
+pulumi.export("buckets", {what: bucket.bucket for what, bucket in storage.buckets.items()})
+pulumi.export("key_arn", storage.key_arn)
+pulumi.export("training_role", identity.training.arn)
+pulumi.export("images", {image: repository.repository_url for image, repository in registry.repositories.items()})
+pulumi.export(
+    "models",
+    {
+        name: {
+            "package_group": registry.model_package_groups[name].model_package_group_name,
+            "live_parameter": inference.live_parameters[name],
+            "endpoint": pulumi.Output.concat(inference.endpoint, f"/v2/models/{name}"),
+        }
+        for name in models
+    },
+)
+pulumi.export("service", inference.service_settings(*models).environment())
