@@ -129,8 +129,10 @@ class Inference(pulumi.ComponentResource):
             architectures=[settings.architecture],
             memory_size=manifest.serving.memory_mb,
             timeout=manifest.serving.timeout_s,
-            logging_config={"log_format": "JSON", "log_group": self._log_group(f"inference/{model}").name},
-            environment={"variables": self.service_settings(model).environment()},
+            logging_config=aws.lambda_.FunctionLoggingConfigArgs(
+                log_format="JSON", log_group=self._log_group(f"inference/{model}").name
+            ),
+            environment=aws.lambda_.FunctionEnvironmentArgs(variables=self.service_settings(model).environment()),
         )
         if settings.image_digest:
             args.package_type = "Image"

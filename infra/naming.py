@@ -1,6 +1,7 @@
 """Names and tags: one place says how everything is called and who it belongs to."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 
@@ -47,7 +48,8 @@ def tag_everything(naming: Naming) -> None:
         if not isinstance(args.resource, pulumi.CustomResource) or not hasattr(type(args.resource), "tags"):
             return None
         props = dict(args.props)
-        props["tags"] = {**naming.tags, **(props.get("tags") or {})}
+        own: Any = props.get("tags") or {}
+        props["tags"] = naming.tags | dict(own)
         return pulumi.ResourceTransformationResult(props, args.opts)
 
     pulumi.runtime.register_stack_transformation(tag)

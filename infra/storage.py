@@ -132,8 +132,14 @@ class Storage(pulumi.ComponentResource):
             }
         ]
         if what == "logs":
-            expire = {"days": self._args.settings.log_days}
-            rules.append({"id": "old-logs", "status": "Enabled", "filter": {"prefix": ""}, "expiration": expire})
+            rules.append(
+                {
+                    "id": "old-logs",
+                    "status": "Enabled",
+                    "filter": {"prefix": ""},
+                    "expiration": {"days": self._args.settings.log_days},
+                }
+            )
         return rules
 
     def _bucket_policy(self, what: str, *statements: dict[str, Any]) -> aws.s3.BucketPolicy:
