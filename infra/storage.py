@@ -173,4 +173,4 @@ class Storage(pulumi.ComponentResource):
 
 def _tls_only(bucket: aws.s3.Bucket) -> list[dict[str, Any]]:
     everything = [bucket.arn, pulumi.Output.concat(bucket.arn, "/*")]
-    return [deny(["s3:*"], everything, {"Bool": {"aws:SecureTransport": "false"}}, "*", sid="TlsOnly")]
+    return [deny(["s3:*"], everything, {"Bool": {"aws:SecureTransport": "false"}}, {"AWS": "*"}, sid="TlsOnly")]
