@@ -1,0 +1,75 @@
+"""The roles: each may do what its job needs, on what it needs it on."""
+
+import pytest
+
+from tests.infra.conftest import as_list, only, statements
+
+UNSCOPED = {"ecr:GetAuthorizationToken"}  # AWS knows no resource for it
+
+
+@pytest.fixture
+def policies(build):
+    deployment = build()
+    roles = {r.id: r for r in deployment.of_type("aws:iam/role:Role")}
+    return {
+        roles[policy.inputs["role"]].name: statements(policy.inputs["policy"])
+        for policy in deployment.of_type("aws:iam/rolePolicy:RolePolicy")
+    }
+
+
+def granted(policy):
+    return {
+        (action, resource)
+        for statement in policy
+        for action in as_list(statement["Action"])
+        for resource in as_list(statement["Resource"])
+    }
+
+
+def test_no_wildcard_action_and_no_wildcard_resource(policies):
+    for policy in policies.values():
+        for action, resource in granted(policy):
+            assert "*" not in action
+            assert resource != "*" or action in UNSCOPED
+
+
+def test_no_managed_policy_is_attached(build):
+    deployment = build()
+    assert not deployment.of_type("aws:iam/rolePolicyAttachment:RolePolicyAttachment")
+    assert not any(role.inputs.get("managedPolicyArns") for role in deployment.of_type("aws:iam/role:Role"))
+
+
+def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs(policies):
+    grants = granted(policies["acme-test-inference-digits"])
+    assert ("s3:GetObject", "arn:aws:s3:::acme-test-artifacts/digits/*") in grants
+    assert {action for action, _ in grants} == {
+        "s3:GetObject",
+        "kms:Decrypt",
+        "ssm:GetParameter",
+        "logs:CreateLogStream",
+        "logs:PutLogEvents",
+    }
+    parameters = [resource for action, resource in grants if action == "ssm:GetParameter"]
+    assert parameters == ["arn:aws:ssm:eu-west-1:123456789012:parameter/acme/test/models/digits"]
+
+
+def test_training_cannot_change_raw_data_or_delete_anything(policies):
+    grants = granted(policies["acme-test-training"])
+    assert not any("Delete" in action for action, _ in grants)
+    written = {resource for action, resource in grants if action == "s3:PutObject"}
+    assert written == {"arn:aws:s3:::acme-test-curated/*", "arn:aws:s3:::acme-test-artifacts/*"}
+
+
+def test_the_key_is_used_through_s3_only(policies):
+    for policy in policies.values():
+        for statement in policy:
+            if any(action.startswith("kms:") for action in statement["Action"]):
+                assert statement["Condition"] == {"StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}}
+
+
+@pytest.mark.parametrize(
+    ("role", "service"), [("training", "sagemaker.amazonaws.com"), ("inference-digits", "lambda.amazonaws.com")]
+)
+def test_a_role_is_taken_on_by_its_service_only(build, role, service):
+    (statement,) = statements(only(build(), "aws:iam/role:Role", role).inputs["assumeRolePolicy"])
+    assert statement == {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
