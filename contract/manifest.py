@@ -9,7 +9,7 @@ from contract.errors import PlatformError
 from contract.paths import MODELS
 from contract.strict import Strict, parse, read_yaml
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
 Metric = Literal["accuracy", "generalisation_gap", "latency_ms", "size_mb"]
 
 
@@ -25,6 +25,10 @@ class Feature(Strict):
         if self.min > self.max:
             raise ValueError(f"min {self.min} is greater than max {self.max}")
         return self
+
+    def columns(self, name: str) -> list[str]:
+        """Names of the columns of this feature, which is called `name`."""
+        return [name] if self.size == 1 else [f"{name}_{i}" for i in range(self.size)]
 
 
 class Target(Strict):
@@ -44,11 +48,7 @@ class Data(Strict):
     @property
     def columns(self) -> list[str]:
         """Names of the feature columns, in the order in which the model takes them."""
-        return [
-            column
-            for name, feature in self.features.items()
-            for column in ([name] if feature.size == 1 else [f"{name}_{i}" for i in range(feature.size)])
-        ]
+        return [column for name, feature in self.features.items() for column in feature.columns(name)]
 
 
 class Split(Strict):

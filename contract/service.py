@@ -10,6 +10,8 @@ from contract.strict import Strict
 
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
+INPUT = "features"
+"""Name of the one input tensor that every model takes: float32 of shape [rows, columns]."""
 
 Datatype = Literal["FP32", "INT64"]
 
