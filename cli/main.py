@@ -29,8 +29,11 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {error}")
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore."):
+            raise  # a mistake of ours: the traceback is what helps
+        sys.exit(f"error: AWS: {error}")
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -65,7 +65,7 @@ class EmulatedAws:
             self._did("create", resource.urn, resource.type)
         elif calls := _calls_in_place(row, old.inputs, inputs):
             for call in calls:
-                self._call(row.service, call, {**old.outputs, **inputs, "id": old.id})
+                self._call(row.service, call, row.prepared({**old.outputs, **inputs, "id": old.id}))
             held = Held(old.urn, old.type, old.id, inputs, {**old.outputs, **inputs}, not_sent=old.not_sent)
             self._did("update", resource.urn, resource.type)
         else:
@@ -111,8 +111,7 @@ class EmulatedAws:
         properties = dict(inputs)
         if row.auto_name and row.auto_name not in properties:
             properties[row.auto_name] = f"{resource.name}-{secrets.token_hex(4)[:7]}"
-        if row.prepare:
-            properties = row.prepare(properties)
+        properties = row.prepared(properties)
         try:
             answer, homeless = self._call(row.service, row.create, properties)
         except ClientError as error:
@@ -123,7 +122,7 @@ class EmulatedAws:
             self._delete(old or Held(resource.urn, resource.type, id_, inputs, properties))
             answer, homeless = self._call(row.service, row.create, properties)
         outputs = _described(answer[row.answer] if row.answer else answer)
-        outputs |= {name: value for name, value in properties.items() if not isinstance(value, bytes)}
+        outputs |= {name: value for name, value in properties.items() if not isinstance(value, bytes)} | inputs
         outputs["id"] = id_ = str(expand(row.id, outputs | self._facts))
         outputs |= {name: expand(text, outputs | self._facts) for name, text in row.outputs.items()}
         for call in (*row.then, *([TAGGING[row.service]] if "tags" in homeless and row.service in TAGGING else [])):
@@ -131,7 +130,7 @@ class EmulatedAws:
                 self._call(row.service, call, outputs)
                 homeless -= set(call.takes)
         homeless -= row.no_effect
-        return Held(resource.urn, resource.type, id_, inputs, outputs, not_sent=tuple(sorted(homeless)))
+        return Held(resource.urn, resource.type, id_, inputs, outputs, not_sent=(*sorted(homeless), *row.left_out))
 
     def _replace(self, row: Row, resource: Resource, old: Held, inputs: dict[str, Any]) -> Held:
         """Create the new one and leave the old one to `finish`, unless there cannot be both at a time."""

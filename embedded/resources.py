@@ -4,9 +4,10 @@ A row's parameters fit by name (see `embedded/calls.py`); what is written out he
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pulumi.runtime import rpc
@@ -46,6 +47,7 @@ class Row:
         identity: properties that say which thing a put call writes.
         outputs: templates of outputs that the answer lacks.
         prepare: turns the inputs into what the create call takes, where names alone cannot.
+        left_out: what `prepare` leaves out because the emulator would get it wrong; shown to the user.
         no_effect: properties that tell the provider how to act rather than AWS what to make.
     """
 
@@ -61,7 +63,12 @@ class Row:
     identity: frozenset[str] = frozenset({"bucket"})
     outputs: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    left_out: tuple[str, ...] = ()
     no_effect: frozenset[str] = frozenset({"forceDestroy", "forceDelete", "skipDestroy"})
+
+    def prepared(self, properties: dict[str, Any]) -> dict[str, Any]:
+        """The properties as a call takes them."""
+        return self.prepare(properties) if self.prepare else properties
 
 
 TAGGING: dict[str, Call] = {
@@ -89,6 +96,13 @@ def _ec2_arn(kind: str) -> dict[str, str]:
 def _bucket_part(operation: str, undo: str | None = None) -> Row:
     """A part of a bucket's configuration: a put call, named by its bucket."""
     return Row("s3", Call(operation), id="{bucket}", delete=Call(undo) if undo else (), put=True)
+
+
+def _without_conditional_denials(properties: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what moto takes for a plain denial: it does not evaluate conditions (and speaks plain HTTP)."""
+    policy = json.loads(properties["policy"])
+    kept = [s for s in policy["Statement"] if not (s["Effect"] == "Deny" and "Condition" in s)]
+    return properties | {"policy": json.dumps(policy | {"Statement": kept})}
 
 
 def _lambda_code(properties: dict[str, Any]) -> dict[str, Any]:
@@ -271,7 +285,11 @@ ROWS: dict[str, Row] = {
         "PutBucketEncryption", "DeleteBucketEncryption"
     ),
     "aws:s3/bucketVersioning:BucketVersioning": _bucket_part("PutBucketVersioning"),
-    "aws:s3/bucketPolicy:BucketPolicy": _bucket_part("PutBucketPolicy", "DeleteBucketPolicy"),
+    "aws:s3/bucketPolicy:BucketPolicy": replace(
+        _bucket_part("PutBucketPolicy", "DeleteBucketPolicy"),
+        prepare=_without_conditional_denials,
+        left_out=("denials on a condition, such as of plain HTTP",),
+    ),
     "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": _bucket_part(
         "PutBucketLifecycleConfiguration", "DeleteBucketLifecycle"
     ),

@@ -65,6 +65,8 @@ class Identity(pulumi.ComponentResource):
             allow(["sagemaker:CreateModelPackage", "sagemaker:ListModelPackages"], groups + packages),
             allow(["sagemaker:DescribeModelPackage"], packages),
             *self._pull("training"),
+            # SageMaker's log group is the account's: whichever job comes first makes it, no environment owns it.
+            allow(["logs:CreateLogGroup", "logs:DescribeLogStreams"], self._log_group("/aws/sagemaker/TrainingJobs")),
             self._write_logs("/aws/sagemaker/TrainingJobs"),
         ]
 
@@ -92,7 +94,10 @@ class Identity(pulumi.ComponentResource):
         ]
 
     def _write_logs(self, group: str) -> dict[str, Any]:
-        return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self._arn("logs", f"log-group:{group}:*"))
+        return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self._log_group(group))
+
+    def _log_group(self, group: str) -> pulumi.Output[str]:
+        return self._arn("logs", f"log-group:{group}:*")
 
     def _arn(self, service: str, resource: str) -> pulumi.Output[str]:
         return pulumi.Output.concat(

@@ -154,6 +154,7 @@ class Inference(pulumi.ComponentResource):
             name,
             api_id=self._api.id,
             integration_type="AWS_PROXY",
+            integration_method="POST",  # how Lambda is invoked, whatever the method of the request
             integration_uri=function.invoke_arn,
             payload_format_version="2.0",
             opts=self._child,

@@ -17,9 +17,13 @@ LogRetention = Literal[
 ]
 
 
+# Narrower than IPv4Network.is_private, which takes in loopback, link-local and documentation ranges.
+PRIVATE_RANGES = [IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
+
+
 def _private(network: IPv4Network) -> IPv4Network:
-    if not network.is_private:
-        raise ValueError("must be a private range: inside 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16")
+    if not any(network.subnet_of(private) for private in PRIVATE_RANGES):
+        raise ValueError(f"must be a private range: inside {', '.join(map(str, PRIVATE_RANGES))}")
     if not 16 <= network.prefixlen <= 20:
         raise ValueError("must be between /16 and /20")
     return network

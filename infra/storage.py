@@ -30,6 +30,7 @@ class Storage(pulumi.ComponentResource):
     """
 
     key_arn: pulumi.Output[str]
+    """ARN of the key, known once its policy is in force: a log group that comes earlier is refused the key."""
     account_id: pulumi.Output[str]
     buckets: dict[str, aws.s3.Bucket]
     log_delivery_arn: pulumi.Output[str]
@@ -48,7 +49,6 @@ class Storage(pulumi.ComponentResource):
         for what in LAKE:
             self._bucket_policy(what, *_tls_only(self.buckets[what]))
             self._log_access(what)
-        self.key_arn = self._key.arn
         self.register_outputs(
             {"key_arn": self.key_arn, "buckets": {what: bucket.bucket for what, bucket in self.buckets.items()}}
         )
@@ -70,7 +70,7 @@ class Storage(pulumi.ComponentResource):
         groups = pulumi.Output.concat(
             f"arn:aws:logs:{self._args.region}:", self.account_id, f":log-group:{self._naming.path('')}*"
         )
-        aws.kms.KeyPolicy(
+        policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
             policy=document(
@@ -87,6 +87,7 @@ class Storage(pulumi.ComponentResource):
             ),
             opts=self._child,
         )
+        self.key_arn = pulumi.Output.all(key.arn, policy.id).apply(lambda values: str(values[0]))
         return key
 
     def _bucket(self, what: str) -> aws.s3.Bucket:

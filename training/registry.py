@@ -119,7 +119,11 @@ def register(
 
 def approve(version: ModelVersion) -> ModelVersion:
     """Approve a version."""
-    boto3.client("sagemaker").update_model_package(ModelPackageArn=version.arn, ModelApprovalStatus=APPROVED)
+    boto3.client("sagemaker").update_model_package(
+        ModelPackageArn=version.arn,
+        ModelApprovalStatus=APPROVED,
+        CustomerMetadataProperties=dict(version.properties),  # as they are; moto forgets what is not said again
+    )
     return describe(version.arn)
 
 

@@ -60,6 +60,13 @@ def test_training_cannot_change_raw_data_or_delete_anything(policies):
     assert written == {"arn:aws:s3:::acme-test-curated/*", "arn:aws:s3:::acme-test-artifacts/*"}
 
 
+def test_the_first_training_job_of_an_account_can_make_its_log_group(policies):
+    groups = {
+        resource for action, resource in granted(policies["acme-test-training"]) if action == "logs:CreateLogGroup"
+    }
+    assert groups == {"arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:*"}
+
+
 def test_the_key_is_used_through_s3_only(policies):
     for policy in policies.values():
         for statement in policy:

@@ -81,6 +81,13 @@ def test_logs_are_encrypted_and_do_not_stay_for_ever(build):
         assert group.inputs["kmsKeyId"].startswith("arn:aws:kms:")
 
 
+def test_log_groups_wait_until_the_key_lets_cloudwatch_use_it(build):
+    deployment = build()
+    (policy,) = deployment.of_type("aws:kms/keyPolicy:KeyPolicy")
+    for group in deployment.of_type("aws:cloudwatch/logGroup:LogGroup"):
+        assert policy.urn in group.dependencies
+
+
 def test_only_this_api_may_call_the_function(build):
     (permission,) = build().of_type("aws:lambda/permission:Permission")
     assert permission.inputs["principal"] == "apigateway.amazonaws.com"

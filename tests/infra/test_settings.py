@@ -19,7 +19,12 @@ from contract.errors import PlatformError
             "ml-platform:network.nat: input should be 'none', 'single' or 'per-zone', but it is",
         ),
         ("network", {"cidr": "10.0.0.0/24"}, "ml-platform:network.cidr: value error, must be between /16 and /20"),
-        ("network", {"cidr": "8.8.0.0/16"}, "must be a private range"),
+        (
+            "network",
+            {"cidr": "8.8.0.0/16"},
+            "must be a private range: inside 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16",
+        ),
+        ("network", {"cidr": "127.0.0.0/16"}, "must be a private range"),
         ("network", {"cidr": "10.0.0.1/16"}, "ml-platform:network.cidr"),
         ("network", {"zones": ["a"]}, "at least 2 items"),
         ("network", {"zones": ["a", "a"]}, "zones must differ"),

@@ -1,0 +1,1 @@
+"""What serves in the cloud: each service is a folder with its code and its Dockerfile."""

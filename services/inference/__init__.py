@@ -1,0 +1,1 @@
+"""The inference service: one ASGI application for uvicorn, AWS Lambda and SageMaker endpoints."""

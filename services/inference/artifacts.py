@@ -1,0 +1,137 @@
+"""Turns a model artifact into a version that can answer: checked, loaded, and proven by its own self-test."""
+
+import gzip
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from contract.service import METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
+
+FEATURES = "features"
+"""Name of the one input tensor that every model takes."""
+
+_ONNX_TYPES = {"FP32": "tensor(float)", "INT64": "tensor(int64)"}
+
+Features = NDArray[np.float32]
+
+
+class ArtifactError(Exception):
+    """Why an artifact must not get traffic."""
+
+
+class Version:
+    """A loaded version of a model."""
+
+    def __init__(self, metadata: ArtifactMetadata, number: str, session: onnxruntime.InferenceSession) -> None:
+        self.model = metadata.model
+        self.number = number
+        self.columns = metadata.columns
+        self.inputs = metadata.inputs
+        self.outputs = {tensor.name: tensor for tensor in metadata.outputs}
+        self.example = metadata.self_test.inputs[0]
+        self._session = session
+
+    def predict(self, features: Features, outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """Compute the named outputs for rows of features."""
+        answers: list[NDArray[Any]] = self._session.run(outputs, {FEATURES: features})
+        return answers
+
+
+def load_archive(archive: bytes, model: str, live: LiveVersion) -> Version:
+    """Load a version from its `model.tar.gz`.
+
+    Raises:
+        ArtifactError: if it is not what its checksum, its metadata and its self-test promise.
+    """
+    digest = hashlib.sha256(archive).hexdigest()
+    if digest != live.sha256:
+        raise ArtifactError(f"its checksum is {digest} ({len(archive)} bytes), but {live.sha256} was promised")
+    try:
+        # Only the two files are read, into memory: no path in the archive ever reaches the file system.
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive)), mode="r:") as tar:
+            files = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
+            onnx, metadata = (_read(tar, files, name) for name in (MODEL_FILE, METADATA_FILE))
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise ArtifactError(f"it cannot be unpacked: {error}") from None
+    return _load(onnx, metadata, model, str(live.version))
+
+
+def load_directory(folder: Path) -> Version:
+    """Load the unpacked artifact that SageMaker puts into the model directory, as version 1.
+
+    Raises:
+        ArtifactError: if a file is missing or the model does not pass its self-test.
+    """
+    try:
+        return _load((folder / MODEL_FILE).read_bytes(), (folder / METADATA_FILE).read_bytes(), None, "1")
+    except OSError as error:
+        raise ArtifactError(str(error)) from None
+
+
+def _read(tar: tarfile.TarFile, files: dict[str, tarfile.TarInfo], name: str) -> bytes:
+    content = tar.extractfile(files[name]) if name in files else None
+    if not content:
+        raise ArtifactError(f"it has no {name}; it holds: {', '.join(sorted(files)) or 'nothing'}")
+    return content.read()
+
+
+def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> Version:
+    try:
+        metadata = ArtifactMetadata.model_validate_json(metadata_json)
+    except ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ArtifactError(f"its {METADATA_FILE} is not valid: {details}") from None
+    if model and metadata.model != model:
+        raise ArtifactError(f"it is an artifact of model {metadata.model!r}")
+    expected = Tensor(name=FEATURES, datatype="FP32", shape=(-1, len(metadata.columns)))
+    if metadata.inputs != (expected,):
+        raise ArtifactError(f"its inputs are {metadata.inputs}, but the service feeds {expected}")
+
+    options = onnxruntime.SessionOptions()
+    # Requests are small and many: more threads per request would only fight over the same cores.
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own errors share no public base class
+        raise ArtifactError(f"ONNX Runtime cannot load its {MODEL_FILE}: {error}") from None
+    _check_signature("inputs", metadata.inputs, session.get_inputs())
+    _check_signature("outputs", metadata.outputs, session.get_outputs())
+    version = Version(metadata, number, session)
+    _self_test(version, metadata)
+    return version
+
+
+def _check_signature(what: str, promised: Sequence[Tensor], actual: Sequence[Any]) -> None:
+    """Refuse metadata that does not describe the ONNX file: a client would be told the wrong names and types."""
+    names = {tensor.name: _ONNX_TYPES[tensor.datatype] for tensor in promised}
+    found = {tensor.name: tensor.type for tensor in actual}
+    if not names or (names != found if what == "inputs" else not names.items() <= found.items()):
+        raise ArtifactError(f"its {METADATA_FILE} promises {what} {names}, but {MODEL_FILE} has {found}")
+
+
+def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
+    """Repeat the rows that the model answered when it was made; this also warms the session up."""
+    test = metadata.self_test
+    if test.outputs.keys() != version.outputs.keys():
+        raise ArtifactError(f"its self-test has outputs {[*test.outputs]}, the model has {[*version.outputs]}")
+    try:
+        answers = version.predict(np.array(test.inputs, np.float32), list(test.outputs))
+        expectations = [np.array(values) for values in test.outputs.values()]
+    except Exception as error:  # as above: whatever goes wrong, this version cannot answer
+        raise ArtifactError(f"its self-test fails: {error}") from None
+    for name, answer, expected in zip(test.outputs, answers, expectations, strict=True):
+        if answer.shape != expected.shape:
+            raise ArtifactError(f"its self-test fails: {name} has shape {answer.shape}, expected {expected.shape}")
+        worst = float(np.max(np.abs(answer - expected)))
+        if not worst <= test.tolerance:  # this way round, NaN fails too
+            raise ArtifactError(f"its self-test fails: {name} is off by {worst:g}, the tolerance is {test.tolerance:g}")

@@ -1,0 +1,92 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion
+from services.inference.artifacts import ArtifactError, load_archive, load_directory
+from tests.services.conftest import Linear, archive_of
+
+
+def load(archive, sha256=None):
+    digest = sha256 or hashlib.sha256(archive).hexdigest()
+    return load_archive(archive, "digits", LiveVersion(version=3, weight=100, artifact="s3://b/k", sha256=digest))
+
+
+def test_a_good_artifact_answers_as_the_model_does(linear):
+    version = load(linear.archive())
+    rows = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+    labels, probabilities = version.predict(rows, ["label", "probabilities"])
+    assert version.number == "3"
+    assert labels.tolist() == linear.answer(rows)["label"].tolist()
+    np.testing.assert_allclose(probabilities, linear.answer(rows)["probabilities"], rtol=1e-5)
+
+
+def spoiled_self_test():
+    return {"self_test": {"inputs": [[1, 0, 0, 0]], "outputs": {"label": [7], "probabilities": [[0, 0, 0]]}}}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (Linear(metadata=spoiled_self_test()), "self-test fails: label is off by"),
+        (Linear(metadata={"self_test": {"inputs": [[1, 2]], "outputs": {}}}), "its self-test has outputs []"),
+        (Linear(metadata={"self_test": {"inputs": []}}), "metadata.json is not valid: self_test"),
+        (Linear(metadata={"model": "other"}), "an artifact of model 'other'"),
+        (Linear(metadata={"columns": ["x0"]}), "its inputs are"),
+        (Linear(metadata={"outputs": [{"name": "score", "datatype": "FP32", "shape": [-1]}]}), "promises outputs"),
+        (Linear(metadata={"outputs": []}), "promises outputs"),
+        (Linear(metadata={"surprise": 1}), "unknown key 'surprise'"),
+    ],
+)
+def test_an_artifact_that_does_not_keep_its_promises_is_refused(model, said):
+    with pytest.raises(ArtifactError) as caught:
+        load(model.archive())
+    assert said in str(caught.value)
+
+
+def test_a_wrong_checksum_is_refused_before_anything_is_unpacked():
+    with pytest.raises(ArtifactError, match="checksum"):
+        load(b"not even an archive", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_archive_is_refused_even_with_a_matching_checksum(linear, share):
+    archive = linear.archive()
+    with pytest.raises(ArtifactError, match=r"cannot be unpacked|it has no"):
+        load(archive[: int(len(archive) * share)])
+
+
+def test_a_corrupt_archive_is_refused(linear):
+    archive = bytearray(linear.archive())
+    archive[len(archive) // 2] ^= 0xFF
+    with pytest.raises(ArtifactError):
+        load(bytes(archive))
+
+
+@pytest.mark.parametrize("missing", [MODEL_FILE, METADATA_FILE])
+def test_an_archive_without_a_file_is_refused(linear, missing):
+    files = linear.files()
+    del files[missing]
+    with pytest.raises(ArtifactError, match=f"it has no {missing}"):
+        load(archive_of(files))
+
+
+def test_what_is_not_onnx_is_refused(linear):
+    with pytest.raises(ArtifactError, match="ONNX Runtime cannot load"):
+        load(archive_of(linear.files() | {MODEL_FILE: b"not onnx"}))
+
+
+def test_other_members_of_an_archive_are_ignored_wherever_they_point_to(linear, tmp_path):
+    outside = tmp_path / "outside"
+    load(archive_of({f"../../../../{outside}": b"x", **{f"./{name}": data for name, data in linear.files().items()}}))
+    assert not outside.exists()
+
+
+def test_a_directory_is_version_1(linear, tmp_path):
+    for name, content in linear.files().items():
+        (tmp_path / name).write_bytes(content)
+    assert load_directory(tmp_path).number == "1"
+    (tmp_path / MODEL_FILE).unlink()
+    with pytest.raises(ArtifactError, match=MODEL_FILE):
+        load_directory(tmp_path)
