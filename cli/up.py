@@ -49,7 +49,6 @@ def _up(platform: Local, port: int | None, as_json: bool) -> None:
         this.done(f"{verb} at {aws.url}; it is emulated, and lives in the memory of process {aws.pid}")
 
     outputs = _provision(platform, aws)
-    platform.use_aws()
     for name in model_names():
         _train(platform, name, outputs)
 

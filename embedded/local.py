@@ -61,8 +61,11 @@ class Local:
         self.processes.wait_until_ready(process, "/moto-api/")
         return process, True
 
-    def use_aws(self) -> None:
+    def use_aws(self, region: str | None = None) -> None:
         """Point this process's AWS clients at the emulated AWS, away from any account of the user's.
+
+        Args:
+            region: the region, or None for that of the stack's outputs.
 
         Raises:
             PlatformError: if the emulated AWS is not running.
@@ -70,9 +73,9 @@ class Local:
         process = self.processes.get(AWS)
         if not process or process.state != "running":
             raise PlatformError("the platform is not up; run `mlp up`")
-        for name in [name for name in os.environ if name.startswith("AWS_")]:
-            del os.environ[name]
-        os.environ.update(aws_environment(process, self.outputs().region))
+        environment = _without_aws() | aws_environment(process, region or self.outputs().region)
+        os.environ.clear()
+        os.environ.update(environment)
 
     def start_service(self, outputs: Outputs, port: int | None, anew: bool) -> tuple[Process, bool]:
         """Start the inference service unless it runs as it should; tell whether it was started.

@@ -43,6 +43,7 @@ def provision(platform: Local, aws: Process, on_step: Callable[[Step], None]) ->
         PlatformError: when the configuration is not valid, the program fails or AWS refuses a call.
     """
     region = read_config(ENVIRONMENT)["aws:region"]
+    platform.use_aws(region)
     state = State.load(platform.folder / "state.json", aws.identity)
     provider = EmulatedAws(aws.url, region, state, on_step)
     deployment = run_environment(ENVIRONMENT, provider)

@@ -3,7 +3,7 @@
 The messages are msgspec Structs; the OpenAPI document is made from the same ones.
 """
 
-import os
+import random
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -139,7 +139,7 @@ _is_nested = re.compile(rb"\s*\[\s*\[").match
 
 def new_id() -> str:
     """An id for a prediction whose client gave none."""
-    return os.urandom(16).hex()  # as unique as a UUID, in a tenth of the time
+    return f"{random.getrandbits(128):032x}"  # as unique as a UUID, which would take a system call
 
 
 def read_request(body: bytes) -> InferRequest:

@@ -48,15 +48,20 @@ def test_before_anything_is_up_commands_say_so(mlp):
     assert mlp.json("down") == {"stopped": []}
 
 
+def training_processes(parent):
+    children = psutil.Process(parent).children()
+    return [child for child in children if "training.train" in " ".join(child.cmdline())]
+
+
 def test_an_interrupted_up_leaves_no_child_and_can_go_on(mlp):
     up = subprocess.Popen([MLP, "up"], env=mlp.environment, stderr=subprocess.PIPE, text=True)
 
     def trains():
-        return any("training.train" in " ".join(child.cmdline()) for child in psutil.Process(up.pid).children())
+        assert up.poll() is None, up.communicate()
+        return training_processes(up.pid)
 
     wait_until(trains, 60)
-    children = psutil.Process(up.pid).children()
-    training = [child for child in children if "training.train" in " ".join(child.cmdline())]
+    training = training_processes(up.pid)
     up.send_signal(signal.SIGINT)
     _, error = up.communicate(timeout=30)
     assert up.returncode == 1

@@ -1,0 +1,84 @@
+"""Manifests: what ships is valid, and a mistake is named with its file, its key and what is allowed."""
+
+import pytest
+import yaml
+
+from contract import manifest as module
+from contract.errors import PlatformError
+from contract.manifest import Gate, load_manifest, model_names
+from contract.paths import MODELS
+
+
+@pytest.mark.parametrize("name", model_names())
+def test_shipped_manifests_are_valid(name):
+    assert load_manifest(name).name == name
+
+
+@pytest.fixture
+def changed(tmp_path, monkeypatch):
+    """A copy of the digits manifest with changes, in a folder of models of its own."""
+    monkeypatch.setattr(module, "MODELS", tmp_path)
+
+    def load(**changes):
+        content = yaml.safe_load((MODELS / "digits" / "model.yaml").read_text())
+        for path, value in changes.items():
+            *outer, last = path.split("__")
+            section = content
+            for key in outer:
+                section = section[key]
+            section[last] = value
+        (tmp_path / "digits").mkdir(exist_ok=True)
+        (tmp_path / "digits" / "model.yaml").write_text(yaml.safe_dump(content))
+        load_manifest.cache_clear()
+        return load_manifest("digits")
+
+    yield load
+    load_manifest.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'? allowed: data, description, gates"),
+        ({"training__epochs": 0}, "training.epochs: input should be greater than or equal to 1, but it is 0"),
+        ({"training__learning_rate": "fast"}, "training.learning_rate: input should be a valid number"),
+        ({"task": "regresion"}, "task: input should be 'classification', but it is 'regresion'"),
+        ({"gates": {"acuracy": {"min": 1}}}, "gates.acuracy"),
+        ({"gates": {"accuracy": {}}}, "a gate needs a min, a max or both"),
+        ({"gates": {}}, "at least 1 item"),
+        ({"split__test": 1.0}, "split.test: input should be less than 1"),
+        ({"data__features": {"x": {"min": 2, "max": 1}}}, "min 2.0 is greater than max 1.0"),
+        ({"serving__memory_mb": 100}, "serving.memory_mb: input should be greater than or equal to 512"),
+        ({"name": "other"}, "name is 'other', but the folder is 'digits'"),
+    ],
+)
+def test_a_mistake_names_file_key_and_what_is_allowed(changed, change, said):
+    with pytest.raises(PlatformError) as caught:
+        changed(**change)
+    assert "digits/model.yaml" in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_an_unknown_model_names_those_there_are():
+    with pytest.raises(PlatformError, match=r"unknown model 'digit'.*for: .*digits"):
+        load_manifest("digit")
+
+
+def test_columns_are_named_by_feature_and_position(changed):
+    data = changed(data__features={"age": {"min": 0, "max": 120}, "pixels": {"size": 2, "min": 0, "max": 1}}).data
+    assert data.columns == ["age", "pixels_0", "pixels_1"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "admitted"),
+    [
+        (Gate(min=0.9), 0.9, True),
+        (Gate(min=0.9), 0.89, False),
+        (Gate(max=1), 1.01, False),
+        (Gate(min=0, max=1), 0.5, True),
+        (Gate(min=0), float("nan"), False),
+        (Gate(max=0), float("nan"), False),
+    ],
+)
+def test_a_gate_admits_what_is_within_its_bounds(gate, value, admitted):
+    assert gate.admits(value) is admitted
