@@ -52,6 +52,24 @@ def test_preview_needs_no_account_and_no_network():
     assert all(resource["parent"] in urns for resource in document["resources"] if resource["parent"])
 
 
+def test_preview_needs_the_infra_extra_alone():
+    other_extras = [
+        "torch",
+        "polars",
+        "onnx",
+        "onnxruntime",
+        "numpy",
+        "sklearn",
+        "fastapi",
+        "msgspec",
+        "moto",
+        "cryptography",
+    ]
+    script = f"import sys; sys.modules |= dict.fromkeys({other_extras}); from cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "preview", "dev"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_preview_prints_a_tree_and_totals():
     done = mlp("preview", "dev")
     assert done.returncode == 0
