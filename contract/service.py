@@ -76,6 +76,8 @@ class LiveVersions(Strict):
     def _whole(self) -> Self:
         if self.versions and sum(live.weight for live in self.versions) != 100:
             raise ValueError("the weights of the live versions must add up to 100")
+        if len({live.version for live in self.versions}) < len(self.versions):
+            raise ValueError("a version can be live only once")
         return self
 
 

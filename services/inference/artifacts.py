@@ -14,10 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from contract.service import METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
-
-FEATURES = "features"
-"""Name of the one input tensor that every model takes."""
+from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
 
 _ONNX_TYPES = {"FP32": "tensor(float)", "INT64": "tensor(int64)"}
 
@@ -42,7 +39,7 @@ class Version:
 
     def predict(self, features: Features, outputs: Sequence[str]) -> list[NDArray[Any]]:
         """Compute the named outputs for rows of features."""
-        answers: list[NDArray[Any]] = self._session.run(outputs, {FEATURES: features})
+        answers: list[NDArray[Any]] = self._session.run(outputs, {INPUT: features})
         return answers
 
 
@@ -92,7 +89,7 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
         raise ArtifactError(f"its {METADATA_FILE} is not valid: {details}") from None
     if model and metadata.model != model:
         raise ArtifactError(f"it is an artifact of model {metadata.model!r}")
-    expected = Tensor(name=FEATURES, datatype="FP32", shape=(-1, len(metadata.columns)))
+    expected = Tensor(name=INPUT, datatype="FP32", shape=(-1, len(metadata.columns)))
     if metadata.inputs != (expected,):
         raise ArtifactError(f"its inputs are {metadata.inputs}, but the service feeds {expected}")
 

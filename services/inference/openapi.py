@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from contract.service import INPUT
 from services.inference import protocol, sagemaker
-from services.inference.artifacts import FEATURES
 from services.inference.live import Catalogue
 
 _MESSAGES = (
@@ -41,7 +41,7 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(_MESSAGES, ref_template="#/components/schemas/{name}")
     document["components"] = {"schemas": schemas}  # FastAPI's own are of its validation errors, which cannot occur
     row = next((list(version.example) for model in catalogue.values() for version, _ in model.shares), [0.0])
-    tensor = {"name": FEATURES, "datatype": "FP32", "shape": [1, len(row)], "data": row}
+    tensor = {"name": INPUT, "datatype": "FP32", "shape": [1, len(row)], "data": row}
     tag = "Open Inference Protocol v2"
     for path, summary in (
         ("/v2/models/{model}/infer", "Predict with a live version, chosen by weight"),

@@ -13,8 +13,8 @@ import numpy as np
 from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
-from contract.service import Tensor
-from services.inference.artifacts import FEATURES, Features
+from contract.service import INPUT, Tensor
+from services.inference.artifacts import Features
 
 Parameters = dict[str, str | int | float | bool]
 
@@ -173,29 +173,29 @@ def read_features(inputs: Sequence[InputTensor], columns: Sequence[str], max_row
     Raises:
         RequestError: naming what does not fit the model, and what would.
     """
-    if len(inputs) != 1 or inputs[0].name != FEATURES:
+    if len(inputs) != 1 or inputs[0].name != INPUT:
         names = [tensor.name for tensor in inputs]
-        problem = "unknown" if set(names) - {FEATURES} else "duplicate" if names else "missing"
-        raise RequestError(400, f'{problem} input: the model takes exactly one, "{FEATURES}"; given: {names}')
+        problem = "unknown" if set(names) - {INPUT} else "duplicate" if names else "missing"
+        raise RequestError(400, f'{problem} input: the model takes exactly one, "{INPUT}"; given: {names}')
     tensor = inputs[0]
     if tensor.datatype != "FP32":
-        raise RequestError(400, f'input "{FEATURES}": the datatype must be FP32, given: {tensor.datatype!r}')
+        raise RequestError(400, f'input "{INPUT}": the datatype must be FP32, given: {tensor.datatype!r}')
     shape, width = tensor.shape, len(columns)
     if len(shape) != 2 or shape[1] != width or shape[0] < 0:
-        raise RequestError(400, f'input "{FEATURES}": the shape must be [rows, {width}], given: {shape}')
+        raise RequestError(400, f'input "{INPUT}": the shape must be [rows, {width}], given: {shape}')
     check_rows(shape[0], max_rows)
     try:
         values = (_decode_nested if _is_nested(tensor.data) else _decode_flat)(tensor.data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(400, f'input "{FEATURES}": {_place(error, "data")}') from None
+        raise RequestError(400, f'input "{INPUT}": {_place(error, "data")}') from None
     if values and isinstance(values[0], list):
         if len(values) != shape[0]:
-            raise RequestError(400, f'input "{FEATURES}": data has {len(values)} rows, but the shape is {shape}')
+            raise RequestError(400, f'input "{INPUT}": data has {len(values)} rows, but the shape is {shape}')
         return to_features(values, columns)
     if len(values) != shape[0] * width:
         needed = shape[0] * width
         raise RequestError(
-            400, f'input "{FEATURES}": data has {len(values)} numbers, but the shape {shape} needs {needed}'
+            400, f'input "{INPUT}": data has {len(values)} numbers, but the shape {shape} needs {needed}'
         )
     return _array(values, columns).reshape(shape[0], width)
 

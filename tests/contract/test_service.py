@@ -40,3 +40,9 @@ def test_weights_must_add_up_to_a_hundred():
     assert live().versions == ()
     with pytest.raises(ValidationError, match="add up to 100"):
         live(90, 20)
+
+
+def test_a_version_is_live_once():
+    twice = LiveVersion(version=1, weight=50, artifact="s3://b/k", sha256="0" * 64)
+    with pytest.raises(ValidationError, match="only once"):
+        LiveVersions(versions=(twice, twice))

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -50,20 +50,23 @@ def test_sagemaker_s_serve_answers_on_the_port(run):
 @pytest.mark.skipif(sys.platform != "linux", reason="the Lambda runtime client is for Linux only")
 def test_on_lambda_it_asks_the_runtime_api_for_events(run):
     answers = []
-    answered = threading.Event()
+    answered, over = threading.Event(), threading.Event()
 
     class RuntimeApi(BaseHTTPRequestHandler):
         """One event, and then none for as long as the test runs."""
 
         def do_GET(self):
             if answers:
-                answered.wait()
+                over.wait()
                 return
             body = json.dumps(event("POST", "/v2/models/digits/infer", json.dumps(request([1, 2, 3, 4])))).encode()
             self.send_response(200)
             self.send_header("Lambda-Runtime-Aws-Request-Id", "1")
             self.send_header("Lambda-Runtime-Deadline-Ms", "4102444800000")
             self.send_header("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:1:function:f")
+            # Lambda always sends these two; without them the runtime client's native code crashes.
+            self.send_header("Lambda-Runtime-Trace-Id", "Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0")
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -77,10 +80,13 @@ def test_on_lambda_it_asks_the_runtime_api_for_events(run):
         def log_message(self, *_):
             pass
 
-    with HTTPServer(("127.0.0.1", 0), RuntimeApi) as api:
+    with ThreadingHTTPServer(("127.0.0.1", 0), RuntimeApi) as api:
         threading.Thread(target=api.serve_forever, daemon=True).start()
         run(AWS_LAMBDA_RUNTIME_API=f"127.0.0.1:{api.server_port}")
-        assert answered.wait(20)
-        api.shutdown()
+        try:
+            assert answered.wait(20)
+        finally:
+            over.set()
+            api.shutdown()
     assert answers[0]["statusCode"] == 200
     assert json.loads(answers[0]["body"])["model_name"] == "digits"
