@@ -2,13 +2,19 @@
 
 import shutil
 
+import typer
+
 from contract.errors import PlatformError
 from contract.paths import ROOT
 from embedded.project import check_environment, read_config
 
 
-def pulumi_up(environment: str) -> None:
+def pulumi_up(environment: str, ask: bool) -> None:
     """Run `pulumi up -s <environment>`, its output on this terminal.
+
+    Args:
+        environment: name of the stack.
+        ask: show Pulumi's preview first, and go on only if the user says so.
 
     Raises:
         PlatformError: saying in one line what to install or set where something is missing.
@@ -25,9 +31,16 @@ def pulumi_up(environment: str) -> None:
 
     try:
         stack = automation.create_or_select_stack(stack_name=environment, work_dir=str(ROOT))
-        stack.up(on_output=lambda text: print(text, end="", flush=True))
+        if ask:
+            stack.preview(on_output=_echo)
+            typer.confirm(f"Make these changes to {environment}?", abort=True)
+        stack.up(on_output=_echo)
     except automation.CommandError as error:
         raise PlatformError(f"pulumi up -s {environment} failed:\n{error}") from None
+
+
+def _echo(text: str) -> None:
+    print(text, end="", flush=True)
 
 
 def _check_credentials(environment: str, region: str) -> None:

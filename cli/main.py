@@ -30,6 +30,8 @@ def main() -> None:
         app()
     except PlatformError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}")
     except Exception as error:
         if not type(error).__module__.startswith("botocore."):
             raise  # a mistake of ours: the traceback is what helps

@@ -10,10 +10,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-progress = Console(stderr=True, highlight=False)
-results = Console(highlight=False)
-if not results.is_terminal:
-    results = Console(highlight=False, width=200)  # a file or a pipe has no edge to wrap at
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a file or a pipe has no edge to wrap at
+    return console
+
+
+progress, results = _console(stderr=True), _console(stderr=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON with stable keys (docs/cli.md) instead of a table.")]
 

@@ -18,18 +18,19 @@ def up(
         str, typer.Argument(help="local, or an environment that has a Pulumi.<name>.yaml.")
     ] = "local",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the local inference service.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Change a cloud environment without asking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring an environment up.
 
     For [bold]local[/bold]: start the emulated AWS, provision it with the Pulumi program in stacks/, train, register and
     approve each model, serve it and ask it for a prediction. What is up to date is left alone. Any other environment
-    is handed to `pulumi up`.
+    is handed to `pulumi up`, which shows its preview and asks before it changes anything.
     """
     if environment != "local":
         from cli.handover import pulumi_up
 
-        pulumi_up(environment)
+        pulumi_up(environment, ask=not yes)
         return
     platform = Local.of_this_checkout()
     with platform.changing():

@@ -7,6 +7,7 @@ output into SM_OUTPUT_DATA_DIR or /opt/ml/output/data, and the reason of a failu
     python -m training.train
 """
 
+import io
 import json
 import math
 import os
@@ -74,7 +75,8 @@ def main() -> None:
     try:
         run(job)
     except Exception as error:
-        reason = str(error) if isinstance(error, PlatformError) else traceback.format_exc()
+        # What the user can mend needs no traceback; a full disk is among it.
+        reason = str(error) if isinstance(error, PlatformError | OSError) else traceback.format_exc()
         job.output_dir.parent.mkdir(parents=True, exist_ok=True)
         (job.output_dir.parent / "failure").write_text(reason)
         sys.exit(f"error: {reason}")
@@ -88,7 +90,9 @@ def run(job: Job) -> None:
     unfinished = job.model_dir.with_name(f"{job.model_dir.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    torch.save(network.state_dict(), unfinished / "model.pt")
+    weights = io.BytesIO()  # torch would report a full disk as an error of its own
+    torch.save(network.state_dict(), weights)
+    (unfinished / "model.pt").write_bytes(weights.getvalue())
     export(network, train_rows.features[:2], unfinished)
     job.model_dir.mkdir(parents=True, exist_ok=True)
     for file in unfinished.iterdir():

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from contract.paths import ROOT
 
 MLP = Path(sys.executable).with_name("mlp")
 
@@ -93,3 +96,32 @@ def test_up_of_an_environment_says_in_one_line_that_credentials_are_missing(tmp_
     assert done.returncode == 1
     assert "needs AWS credentials, and there are none" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.fixture
+def pulumi(tmp_path, emulated_aws):
+    """The real CLI cannot be had here: what stands in for it only writes down how it is called."""
+    cli, calls = tmp_path / "pulumi", tmp_path / "calls"
+    answers = 'case "$1" in version) echo v3.272.0;; stack) echo "{}";; esac'
+    cli.write_text(f'#!/bin/sh\necho "$PWD: $*" >> {calls}\n{answers}\n')
+    cli.chmod(0o755)
+    aws = {name: os.environ[name] for name in os.environ if name.startswith("AWS_")}
+
+    def up(*arguments):
+        done = mlp("up", "dev", *arguments, PATH=f"{tmp_path}:/bin:/usr/bin", **aws)
+        return done, [call for call in calls.read_text().splitlines() if re.search(" (up|preview) --", call)]
+
+    return up
+
+
+def test_up_of_an_environment_hands_over_to_pulumi(pulumi):
+    _, (call,) = pulumi("--yes")
+    assert call.startswith(f"{ROOT}: ")
+    assert " up --yes " in call
+    assert "--stack dev" in call
+
+
+def test_up_of_an_environment_shows_a_preview_and_asks(pulumi):
+    done, (call,) = pulumi()
+    assert " preview " in call
+    assert done.returncode == 1
