@@ -10,6 +10,7 @@ class Buckets(Strict):
     raw: str
     curated: str
     artifacts: str
+    queries: str
     logs: str
 
 

@@ -38,7 +38,7 @@ def parse(model: type[Model], value: Any, source: Path | str, under: str = "") -
         model: the class to build.
         value: plain data, as read from YAML or JSON.
         source: the file that the user has to change when something is wrong.
-        under: the key in `source` under which `value` stands, if it is not the whole file.
+        under: the key in `source` under which `value` stands, or, ending in a colon, the namespace of its keys.
 
     Raises:
         PlatformError: naming the file, the key, what was given and what is allowed, for each mistake.
@@ -68,10 +68,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _explain(detail: ErrorDetails, under: str) -> str:
-    key = ".".join([under] * bool(under) + [str(part) for part in detail["loc"]])
+    inner = ".".join(str(part) for part in detail["loc"])
+    if under.endswith(":"):
+        key = f"{under}{inner}" if inner else ""
+    else:
+        key = ".".join(part for part in (under, inner) if part)
     at = f"{key}: " if key else ""
     if detail["type"] == "unknown_key":
         return at + detail["msg"]
     if detail["type"] == "missing":
         return f"{key}: this key is missing"
-    return f"{at}{detail['msg'][0].lower()}{detail['msg'][1:]}, but it is {detail['input']!r}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if isinstance(detail["input"], dict):
+        return at + message  # of a whole section: the message says what does not fit in it
+    return f"{at}{message[0].lower()}{message[1:]}, but it is {detail['input']!r}"

@@ -105,6 +105,30 @@ def _without_conditional_denials(properties: dict[str, Any]) -> dict[str, Any]:
     return properties | {"policy": json.dumps(policy | {"Statement": kept})}
 
 
+def _glue_table(properties: dict[str, Any]) -> dict[str, Any]:
+    """Put what describes a table where the API wants it."""
+    outer = {name: value for name, value in properties.items() if name == "databaseName"}
+    return outer | {"tableInput": {name: value for name, value in properties.items() if name not in outer}}
+
+
+def _budget(properties: dict[str, Any]) -> dict[str, Any]:
+    """Arrange a budget as the API has it; Pulumi's property names follow Terraform's here."""
+    moved = ("limitAmount", "limitUnit", "notifications", "costFilters")
+    return {name: value for name, value in properties.items() if name not in moved} | {
+        "budgetLimit": {"amount": properties["limitAmount"], "unit": properties["limitUnit"]},
+        "costFilters": {each["name"]: each["values"] for each in properties["costFilters"]},
+        "notificationsWithSubscribers": [
+            {
+                "notification": each,
+                "subscribers": [
+                    {"subscriptionType": "EMAIL", "address": email} for email in each["subscriberEmailAddresses"]
+                ],
+            }
+            for each in properties["notifications"]
+        ],
+    }
+
+
 def _lambda_code(properties: dict[str, Any]) -> dict[str, Any]:
     """Zip an archive of text assets, as the provider does before it uploads."""
     archive = properties.pop("code", None)
@@ -294,6 +318,98 @@ ROWS: dict[str, Row] = {
         "PutBucketLifecycleConfiguration", "DeleteBucketLifecycle"
     ),
     "aws:s3/bucketLogging:BucketLogging": _bucket_part("PutBucketLogging"),
+    "aws:s3/bucketObjectLockConfiguration:BucketObjectLockConfiguration": Row(
+        "s3",
+        Call(
+            "PutObjectLockConfiguration",
+            parameters={"ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled", "Rule": "{rule}"}},
+            takes=("bucket",),
+        ),
+        id="{bucket}",
+        put=True,
+    ),
+    # Catalog, databases
+    "aws:glue/catalogDatabase:CatalogDatabase": Row(
+        "glue",
+        Call("CreateDatabase"),
+        id="{name}",
+        delete=Call("DeleteDatabase", parameters={"Name": "{id}"}),
+        outputs={"arn": "arn:aws:glue:{region}:{account}:database/{name}"},
+    ),
+    "aws:glue/catalogTable:CatalogTable": Row(
+        "glue",
+        Call("CreateTable"),
+        id="{databaseName}:{name}",
+        delete=Call("DeleteTable", rename={"name": "Name"}),
+        outputs={"arn": "arn:aws:glue:{region}:{account}:table/{databaseName}/{name}"},
+        prepare=_glue_table,
+    ),
+    "aws:athena/workgroup:Workgroup": Row(
+        "athena",
+        Call("CreateWorkGroup"),
+        id="{name}",
+        delete=Call("DeleteWorkGroup", parameters={"WorkGroup": "{id}", "RecursiveDeleteOption": True}),
+        outputs={"arn": "arn:aws:athena:{region}:{account}:workgroup/{name}"},
+    ),
+    "aws:rds/subnetGroup:SubnetGroup": Row(
+        "rds",
+        Call(
+            "CreateDBSubnetGroup",
+            rename={"name": "DBSubnetGroupName", "description": "DBSubnetGroupDescription"},
+            parameters={"DBSubnetGroupDescription": "Managed by Pulumi"},
+        ),
+        id="{name}",
+        delete=Call("DeleteDBSubnetGroup", parameters={"DBSubnetGroupName": "{id}"}),
+        answer="DBSubnetGroup",
+        auto_name="name",
+    ),
+    "aws:rds/cluster:Cluster": Row(
+        "rds",
+        Call(
+            "CreateDBCluster",
+            rename={
+                "clusterIdentifier": "DBClusterIdentifier",
+                "enabledCloudwatchLogsExports": "EnableCloudwatchLogsExports",
+                "iamDatabaseAuthenticationEnabled": "EnableIAMDatabaseAuthentication",
+            },
+        ),
+        id="{clusterIdentifier}",
+        delete=Call("DeleteDBCluster", parameters={"DBClusterIdentifier": "{id}", "SkipFinalSnapshot": True}),
+        answer="DBCluster",
+        outputs={"arn": "arn:aws:rds:{region}:{account}:cluster:{clusterIdentifier}"},
+        no_effect=frozenset({"skipFinalSnapshot", "finalSnapshotIdentifier"}),
+    ),
+    "aws:rds/clusterInstance:ClusterInstance": Row(
+        "rds",
+        Call(
+            "CreateDBInstance",
+            rename={
+                "identifier": "DBInstanceIdentifier",
+                "clusterIdentifier": "DBClusterIdentifier",
+                "instanceClass": "DBInstanceClass",
+                "performanceInsightsEnabled": "EnablePerformanceInsights",
+            },
+        ),
+        id="{identifier}",
+        delete=Call("DeleteDBInstance", parameters={"DBInstanceIdentifier": "{id}", "SkipFinalSnapshot": True}),
+        answer="DBInstance",
+    ),
+    # Audit and cost
+    "aws:cloudtrail/trail:Trail": Row(
+        "cloudtrail",
+        Call("CreateTrail"),
+        id="{name}",
+        delete=Call("DeleteTrail", parameters={"Name": "{id}"}),
+        then=(Call("PutEventSelectors", parameters={"TrailName": "{id}"}, takes=("advancedEventSelectors",)),),
+        outputs={"arn": "{trailARN}"},
+    ),
+    "aws:budgets/budget:Budget": Row(
+        "budgets",
+        Call("CreateBudget", parameters={"AccountId": "{account}"}, rename={"name": "BudgetName"}),
+        id="{account}:{name}",
+        delete=Call("DeleteBudget", parameters={"AccountId": "{account}", "BudgetName": "{name}"}),
+        prepare=_budget,
+    ),
     # Registry
     "aws:ecr/repository:Repository": Row(
         "ecr",
@@ -349,6 +465,14 @@ ROWS: dict[str, Row] = {
         auto_name="name",
         put=True,
         identity=frozenset({"role", "name"}),
+    ),
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": Row(
+        "iam",
+        Call("CreateOpenIDConnectProvider", rename={"clientIdLists": "ClientIDList"}),
+        id="{openIDConnectProviderArn}",
+        delete=Call("DeleteOpenIDConnectProvider", parameters={"OpenIDConnectProviderArn": "{id}"}),
+        update={"tags": Call("TagOpenIDConnectProvider", parameters={"OpenIDConnectProviderArn": "{id}"})},
+        outputs={"arn": "{id}"},
     ),
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Row(
         "iam",

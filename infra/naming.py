@@ -1,11 +1,16 @@
 """Names and tags: one place says how everything is called and who it belongs to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 
+from contract.errors import PlatformError
 from infra.settings import Settings
+
+LONGEST = 64 - len("-1a2b3c4")
+"""Characters a name may have: a role takes 64 (a Lambda function, too), and Pulumi adds a random suffix to it."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,21 @@ class Naming:
     environment: str
 
     @classmethod
-    def of(cls, settings: Settings) -> "Naming":
-        """The naming of an environment."""
-        return cls(settings.prefix, settings.environment)
+    def of(cls, settings: Settings, models: Iterable[str]) -> "Naming":
+        """The naming of an environment.
+
+        Raises:
+            PlatformError: if the prefix makes a name longer than IAM, Lambda and S3 take.
+        """
+        naming = cls(settings.prefix, settings.environment)
+        longest = max((naming(f"inference-{model}") for model in models), key=len, default=naming("artifacts"))
+        if (excess := len(longest) - LONGEST) > 0:
+            raise PlatformError(
+                f"Pulumi.{settings.environment}.yaml is not valid:\n  ml-platform:prefix: {settings.prefix!r} makes "
+                f"the name {longest!r}, which is {excess} character(s) longer than IAM takes; allowed here are "
+                f"{max(0, len(settings.prefix) - excess)}"
+            )
+        return naming
 
     def __call__(self, what: str) -> str:
         """The name of something: `mlp-dev-raw`."""
@@ -31,6 +48,10 @@ class Naming:
     def path(self, what: str) -> str:
         """A name with slashes, as SSM parameters and log groups have them."""
         return f"/{self.prefix}/{self.environment}/{what}"
+
+    def table(self, what: str) -> str:
+        """A name that SQL takes without quotes."""
+        return self(what).replace("-", "_")
 
     @property
     def tags(self) -> dict[str, str]:
@@ -41,7 +62,7 @@ class Naming:
 def tag_everything(naming: Naming) -> None:
     """Put the tags on every resource registered from here on that takes tags.
 
-    A transform rather than the provider's default tags, so that a preview shows them and a policy sees them.
+    A transformation rather than the provider's default tags, so that a preview shows them and a policy sees them.
     """
 
     def tag(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:

@@ -1,4 +1,4 @@
-"""The network: a VPC with public and private subnets, and the ways out of it."""
+"""The network: a VPC with public and private subnets, and the ways out of it; or a VPC that is there already."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -10,6 +10,17 @@ from infra.naming import Naming
 from infra.settings import NetworkSettings
 
 ANYWHERE = "0.0.0.0/0"
+
+# What each choice in the settings stands for: the names of AWS's endpoint services.
+ENDPOINT_SERVICES = {
+    "ecr": ("ecr.api", "ecr.dkr"),
+    "kms": ("kms",),
+    "logs": ("logs",),
+    "sagemaker": ("sagemaker.api", "sagemaker.runtime"),
+    "secretsmanager": ("secretsmanager",),
+    "ssm": ("ssm",),
+    "sts": ("sts",),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,6 @@ class Network(pulumi.ComponentResource):
 
     vpc_id: pulumi.Output[str]
     private_subnet_ids: list[pulumi.Output[str]]
-    public_subnet_ids: list[pulumi.Output[str]]
 
     def __init__(
         self, name: str, args: NetworkArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
@@ -66,49 +76,84 @@ class Network(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Network", name, None, opts)
         self._naming, self._args = naming, args
         self._child = pulumi.ResourceOptions(parent=self)
-        zones = args.settings.zones
-        plan = plan_subnets(args.settings.cidr, len(zones))
+        if existing := args.settings.existing:
+            self.vpc_id = pulumi.Output.from_input(existing.vpc_id)
+            self.private_subnet_ids = [pulumi.Output.from_input(subnet) for subnet in existing.private_subnet_ids]
+        else:
+            self._build(args.settings)
+        self.register_outputs({"vpc_id": self.vpc_id, "private_subnet_ids": self.private_subnet_ids})
+
+    def _build(self, settings: NetworkSettings) -> None:
+        naming, zones = self._naming, settings.zones
+        assert settings.cidr, "the settings give a range or an existing VPC"
+        plan = plan_subnets(settings.cidr, len(zones))
         self._vpc = aws.ec2.Vpc(
             naming("vpc"),
-            cidr_block=str(args.settings.cidr),
+            cidr_block=str(settings.cidr),
             enable_dns_hostnames=True,
             enable_dns_support=True,
             tags={"Name": naming("vpc")},
             opts=self._child,
         )
+        self.vpc_id = self._vpc.id
         # Nothing may be reachable by having forgotten a security group.
         aws.ec2.DefaultSecurityGroup(naming("default"), vpc_id=self._vpc.id, opts=self._child)
         public = [self._subnet("public", zone, cidr) for zone, cidr in zip(zones, plan.public, strict=True)]
         private = [self._subnet("private", zone, cidr) for zone, cidr in zip(zones, plan.private, strict=True)]
         tables = [*self._route_public(public), *self._route_private(private, public)]
+        self.private_subnet_ids = [subnet.id for subnet in private]
         aws.ec2.VpcEndpoint(
             naming("s3"),
             vpc_id=self._vpc.id,
-            service_name=f"com.amazonaws.{args.region}.s3",
+            service_name=f"com.amazonaws.{self._args.region}.s3",
             vpc_endpoint_type="Gateway",
             route_table_ids=[table.id for table in tables],
             tags={"Name": naming("s3")},
             opts=self._child,
         )
-        if args.settings.flow_logs:
+        if settings.endpoints:
+            self._interface_endpoints(settings)
+        if settings.flow_logs:
             aws.ec2.FlowLog(
                 naming("flow-log"),
                 vpc_id=self._vpc.id,
                 traffic_type="ALL",
                 log_destination_type="s3",
-                log_destination=args.flow_log_bucket_arn,
+                log_destination=self._args.flow_log_bucket_arn,
                 opts=self._child,
             )
-        self.vpc_id = self._vpc.id
-        self.public_subnet_ids = [subnet.id for subnet in public]
-        self.private_subnet_ids = [subnet.id for subnet in private]
-        self.register_outputs(
-            {
-                "vpc_id": self.vpc_id,
-                "public_subnet_ids": self.public_subnet_ids,
-                "private_subnet_ids": self.private_subnet_ids,
-            }
+
+    def _interface_endpoints(self, settings: NetworkSettings) -> None:
+        """Private addresses for AWS services, in every private subnet; the network alone may call them."""
+        group = aws.ec2.SecurityGroup(
+            self._naming("endpoints"),
+            vpc_id=self._vpc.id,
+            description="HTTPS from the network to the endpoints of AWS services",
+            ingress=[
+                {
+                    "description": "HTTPS from the network",
+                    "protocol": "tcp",
+                    "from_port": 443,
+                    "to_port": 443,
+                    "cidr_blocks": [str(settings.cidr)],
+                }
+            ],
+            tags={"Name": self._naming("endpoints")},
+            opts=self._child,
         )
+        for service in (service for name in settings.endpoints for service in ENDPOINT_SERVICES[name]):
+            name = self._naming(service.replace(".", "-"))
+            aws.ec2.VpcEndpoint(
+                name,
+                vpc_id=self._vpc.id,
+                service_name=f"com.amazonaws.{self._args.region}.{service}",
+                vpc_endpoint_type="Interface",
+                private_dns_enabled=True,
+                subnet_ids=self.private_subnet_ids,
+                security_group_ids=[group.id],
+                tags={"Name": name},
+                opts=self._child,
+            )
 
     def _subnet(self, kind: str, zone: str, cidr: IPv4Network) -> aws.ec2.Subnet:
         name = self._naming(f"{kind}-{zone}")

@@ -31,9 +31,18 @@ def document(*statements: dict[str, Any]) -> pulumi.Output[str]:
     return pulumi.Output.json_dumps({"Version": "2012-10-17", "Statement": list(statements)})
 
 
-def trust(service: str) -> pulumi.Output[str]:
-    """The trust policy of a role that an AWS service takes on."""
-    return document({"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"})
+def trust(service: str, account_id: pulumi.Input[str] | None = None) -> pulumi.Output[str]:
+    """The trust policy of a role that an AWS service takes on.
+
+    Args:
+        service: the service's principal.
+        account_id: the account for which it acts, where the service says so (not all do: Lambda does not); it keeps
+            others from having the service use the role on their behalf.
+    """
+    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    if account_id is not None:
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account_id}}
+    return document(statement)
 
 
 def _statement(

@@ -1,4 +1,4 @@
-"""The data lake: one KMS key, and buckets for raw and curated data, for artifacts and for logs."""
+"""The data lake: one KMS key, and buckets for raw and curated data, artifacts, query results and logs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,10 @@ from infra.naming import Naming
 from infra.policies import allow, deny, document
 from infra.settings import StorageSettings
 
-LAKE = ("raw", "curated", "artifacts")
+LAKE = ("raw", "curated", "artifacts", "queries")
+
+QUERY_DAYS = 7
+"""How long Athena's results are kept: they can be had again."""
 
 
 @dataclass
@@ -70,6 +73,9 @@ class Storage(pulumi.ComponentResource):
         groups = pulumi.Output.concat(
             f"arn:aws:logs:{self._args.region}:", self.account_id, f":log-group:{self._naming.path('')}*"
         )
+        self._trails = pulumi.Output.concat(
+            f"arn:aws:cloudtrail:{self._args.region}:", self.account_id, f":trail/{self._naming('')}*"
+        )
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
@@ -83,6 +89,13 @@ class Storage(pulumi.ComponentResource):
                     principal={"Service": f"logs.{self._args.region}.amazonaws.com"},
                     condition={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
                     sid="LogGroups",
+                ),
+                allow(
+                    ["kms:GenerateDataKey*", "kms:DescribeKey"],
+                    "*",
+                    principal={"Service": "cloudtrail.amazonaws.com"},
+                    condition={"ArnLike": {"aws:SourceArn": self._trails}},
+                    sid="Trails",
                 ),
             ),
             opts=self._child,
@@ -132,13 +145,14 @@ class Storage(pulumi.ComponentResource):
                 "abort_incomplete_multipart_upload": {"days_after_initiation": 7},
             }
         ]
-        if what == "logs":
+        days = {"logs": self._args.settings.log_days, "queries": QUERY_DAYS}
+        if what in days:
             rules.append(
                 {
-                    "id": "old-logs",
+                    "id": "expire",
                     "status": "Enabled",
                     "filter": {"prefix": ""},
-                    "expiration": {"days": self._args.settings.log_days},
+                    "expiration": {"days": days[what]},
                 }
             )
         return rules
@@ -151,13 +165,17 @@ class Storage(pulumi.ComponentResource):
     def _allow_log_delivery(self, logs: aws.s3.Bucket) -> pulumi.Output[str]:
         ours = {"StringEquals": {"aws:SourceAccount": self.account_id}}
         objects = pulumi.Output.concat(logs.arn, "/*")
+        our_trails = {"ArnLike": {"aws:SourceArn": self._trails}}
         access, flow = {"Service": "logging.s3.amazonaws.com"}, {"Service": "delivery.logs.amazonaws.com"}
+        trail = {"Service": "cloudtrail.amazonaws.com"}
         policy = self._bucket_policy(
             "logs",
             *_tls_only(logs),
             allow(["s3:PutObject"], objects, ours, access, sid="AccessLogs"),
             allow(["s3:PutObject"], objects, ours, flow, sid="FlowLogs"),
             allow(["s3:GetBucketAcl"], logs.arn, ours, flow, sid="FlowLogsCheck"),
+            allow(["s3:PutObject"], objects, our_trails, trail, sid="Trail"),
+            allow(["s3:GetBucketAcl"], logs.arn, our_trails, trail, sid="TrailCheck"),
         )
         return pulumi.Output.all(logs.arn, policy.id).apply(lambda values: str(values[0]))
 

@@ -3,6 +3,10 @@
 import pulumi
 
 from contract.manifest import load_manifest, model_names
+from infra.audit import Audit, AuditArgs
+from infra.catalog import Catalog, CatalogArgs
+from infra.cost import Cost, CostArgs
+from infra.database import Database, DatabaseArgs
 from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
 from infra.naming import Naming, tag_everything
@@ -10,10 +14,11 @@ from infra.network import Network, NetworkArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
+from infra.tracking import Tracking, TrackingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
-naming = Naming.of(settings)
+naming = Naming.of(settings, models)
 tag_everything(naming)
 
 storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
@@ -23,7 +28,18 @@ registry = Registry(
     RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
     naming,
 )
-identity = Identity("identity", IdentityArgs(storage, registry, settings.region), naming)
+boundary = settings.permissions_boundary or None
+identity = Identity("identity", IdentityArgs(storage, registry, settings.region, boundary), naming)
+Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+if settings.data.aurora:
+    Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
+if settings.data.mlflow:
+    Tracking(
+        "tracking", TrackingArgs(settings.data.mlflow, storage, settings.region, boundary, settings.protect), naming
+    )
+if settings.audit.trail:
+    Audit("audit", AuditArgs(storage), naming)
+Cost("cost", CostArgs(settings.budget), naming)
 inference = Inference(
     "inference",
     InferenceArgs(

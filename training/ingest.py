@@ -18,7 +18,9 @@ from contract.outputs import Buckets
 if TYPE_CHECKING:
     import polars as pl
 
-DATA_FILE, DESCRIPTION_FILE = "part-0.parquet", "snapshot.json"
+# The folder is named as Hive names partitions and the description as Hive names what is no data, so that Athena reads
+# a snapshot as a partition of the model's table.
+DATA_FILE, DESCRIPTION_FILE = "part-0.parquet", "_snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def ingest(manifest: Manifest, buckets: Buckets) -> Snapshot:
         raise PlatformError(f"{source} does not exist; put the raw data there") from None
     table = read_table(content, manifest.data, source)
     id_ = content_id(table)
-    prefix = f"{manifest.name}/{id_}"
+    prefix = f"{manifest.name}/snapshot={id_}"
     snapshot = Snapshot(id_, f"s3://{buckets.curated}/{prefix}", len(table), source)
     if not _exists(s3, buckets.curated, f"{prefix}/{DESCRIPTION_FILE}"):
         parquet = io.BytesIO()

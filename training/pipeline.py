@@ -109,6 +109,8 @@ def _train(model: str, channel: Path, model_dir: Path, report: Report) -> None:
         "SM_CHANNEL_TRAIN": str(channel),
         "SM_MODEL_DIR": str(model_dir),
         "SM_OUTPUT_DATA_DIR": str(model_dir.with_name("output") / "data"),
+        # OpenMP's threads spin while they wait; on a machine that has other work, that takes ten times as long.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
     command = [sys.executable, "-m", "training.train"]
     lines = deque[str](maxlen=20)

@@ -11,10 +11,25 @@ from contract.paths import ROOT
 from embedded.monitor import Deployment, Resource, run
 
 SETTINGS: dict[str, Any] = {
+    "version": 1,
+    "tier": "dev",
+    "prefix": "acme",
+    "permissions_boundary": "",
+    "data": {},
+    "audit": {},
+    "budget": {"monthly_usd": 10, "emails": ["team@example.com"]},
     "network": {"cidr": "10.0.0.0/16", "zones": ["a", "b", "c"], "nat": "none", "flow_logs": True},
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64", "log_retention_days": 14},
 }
+PROD: dict[str, Any] = {
+    "tier": "prod",
+    "network": {"nat": "per-zone"},
+    "storage": {"noncurrent_days": 30},
+    "inference": {"log_retention_days": 90},
+}
+"""What an environment has to change to be allowed to call itself production."""
+
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -22,11 +37,15 @@ class KnownIds:
     """Gives every resource an id and an ARN, so that what depends on them can be read."""
 
     def apply(self, resource: Resource) -> tuple[str, dict[str, Any]]:
+        account = "123456789012"
+        place = f"eu-west-1:{account}"
         arns = {
             "aws:s3/bucket:Bucket": f"arn:aws:s3:::{resource.name}",
-            "aws:kms/key:Key": "arn:aws:kms:eu-west-1:123456789012:key/1",
+            "aws:kms/key:Key": f"arn:aws:kms:{place}:key/1",
+            "aws:iam/role:Role": f"arn:aws:iam::{account}:role/{resource.name}",
+            "aws:ecr/repository:Repository": f"arn:aws:ecr:{place}:repository/{resource.inputs.get('name')}",
             "aws:sagemaker/modelPackageGroup:ModelPackageGroup": (
-                f"arn:aws:sagemaker:eu-west-1:123456789012:model-package-group/{resource.name}"
+                f"arn:aws:sagemaker:{place}:model-package-group/{resource.name}"
             ),
         }
         computed = {
@@ -41,17 +60,19 @@ class KnownIds:
         return resource.name, computed | resource.inputs
 
 
-def _build(environment: str, provider: KnownIds | None, **sections: dict[str, Any]) -> Deployment:
+def _build(environment: str, provider: KnownIds | None, region: str = "eu-west-1", **changes: Any) -> Deployment:
     settings = copy.deepcopy(SETTINGS)
-    for name, changes in sections.items():
-        settings[name] |= changes
-    config = {f"ml-platform:{name}": json.dumps(section) for name, section in settings.items()}
-    config |= {"aws:region": "eu-west-1", "ml-platform:prefix": "acme"}
+    for name, change in changes.items():
+        settings[name] = settings[name] | change if isinstance(change, dict) else change
+    config = {
+        f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in settings.items()
+    }
     return run(
         lambda: runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__") and None,
         project="ml-platform",
         stack=environment,
-        config=config,
+        config=config | {"aws:region": region},
         provider=provider,
     )
 

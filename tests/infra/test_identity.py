@@ -4,7 +4,7 @@ import pytest
 
 from tests.infra.conftest import as_list, only, statements
 
-UNSCOPED = {"ecr:GetAuthorizationToken"}  # AWS knows no resource for it
+UNSCOPED = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", "sagemaker:ListModelPackages"}  # AWS knows no resource for them
 
 
 @pytest.fixture
@@ -74,9 +74,38 @@ def test_the_key_is_used_through_s3_only(policies):
                 assert statement["Condition"] == {"StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}}
 
 
+OURS = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
 @pytest.mark.parametrize(
-    ("role", "service"), [("training", "sagemaker.amazonaws.com"), ("inference-digits", "lambda.amazonaws.com")]
+    ("role", "service", "condition"),
+    [
+        ("training", "sagemaker.amazonaws.com", OURS),
+        ("pipeline", "states.amazonaws.com", OURS),
+        ("monitor", "lambda.amazonaws.com", None),  # Lambda does not say for whom it acts
+        ("inference-digits", "lambda.amazonaws.com", None),
+    ],
 )
-def test_a_role_is_taken_on_by_its_service_only(build, role, service):
+def test_a_role_is_taken_on_by_its_service_only(build, role, service, condition):
     (statement,) = statements(only(build(), "aws:iam/role:Role", role).inputs["assumeRolePolicy"])
+    assert statement.pop("Condition", None) == condition
     assert statement == {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+
+
+def test_the_pipeline_hands_on_the_training_role_and_to_sagemaker_only(policies):
+    (passing,) = [s for s in policies["acme-test-pipeline"] if "iam:PassRole" in s["Action"]]
+    assert passing["Resource"] == "arn:aws:iam::123456789012:role/acme-test-training"
+    assert passing["Condition"] == {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+
+
+def test_the_monitor_writes_metrics_of_its_own_namespace_only(policies):
+    (writing,) = [s for s in policies["acme-test-monitor"] if "cloudwatch:PutMetricData" in s["Action"]]
+    assert writing["Condition"] == {"StringEquals": {"cloudwatch:namespace": "acme/test/monitor"}}
+
+
+def test_every_role_has_the_boundary_that_the_company_demands(build):
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    bounded = build(permissions_boundary=boundary, data={"mlflow": "Small"}).of_type("aws:iam/role:Role")
+    assert len(bounded) == 5
+    assert all(role.inputs["permissionsBoundary"] == boundary for role in bounded)
+    assert not any("permissionsBoundary" in role.inputs for role in build().of_type("aws:iam/role:Role"))

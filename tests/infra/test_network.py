@@ -102,3 +102,30 @@ def test_flow_logs_go_to_the_logs_bucket_once_delivery_is_allowed(build):
     assert flow_log.inputs["logDestination"] == "arn:aws:s3:::acme-test-logs"
     assert only(deployment, "aws:s3/bucketPolicy:BucketPolicy", "logs").urn in flow_log.dependencies
     assert not build(network={"flow_logs": False}).of_type("aws:ec2/flowLog:FlowLog")
+
+
+def test_services_are_reached_inside_the_network_if_the_settings_say_so(build):
+    deployment = build(network={"endpoints": ["ecr", "sagemaker", "sts"]})
+    endpoints = [
+        endpoint.inputs
+        for endpoint in deployment.of_type("aws:ec2/vpcEndpoint:VpcEndpoint")
+        if endpoint.inputs["vpcEndpointType"] == "Interface"
+    ]
+    assert {endpoint["serviceName"] for endpoint in endpoints} == {
+        f"com.amazonaws.eu-west-1.{service}"
+        for service in ("ecr.api", "ecr.dkr", "sagemaker.api", "sagemaker.runtime", "sts")
+    }
+    assert all(endpoint["privateDnsEnabled"] for endpoint in endpoints)
+    assert all(sorted(e["subnetIds"]) == [f"acme-test-private-{zone}" for zone in "abc"] for e in endpoints)
+    (rule,) = only(deployment, "aws:ec2/securityGroup:SecurityGroup", "endpoints").inputs["ingress"]
+    assert rule["cidrBlocks"] == ["10.0.0.0/16"]
+    assert rule["fromPort"] == rule["toPort"] == 443
+
+
+def test_an_existing_vpc_is_used_and_nothing_is_made_in_it(build):
+    existing = {"vpc_id": "vpc-0a", "private_subnet_ids": ["subnet-0a", "subnet-0b"]}
+    deployment = build(network={"cidr": None, "existing": existing}, data={"aurora": {"min_acu": 0, "max_acu": 1}})
+    made = {r.type for r in deployment.resources.values() if r.type.startswith("aws:ec2/")}
+    assert made == {"aws:ec2/securityGroup:SecurityGroup"}  # the database's own
+    (subnets,) = deployment.of_type("aws:rds/subnetGroup:SubnetGroup")
+    assert subnets.inputs["subnetIds"] == ["subnet-0a", "subnet-0b"]

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.infra.conftest import as_list, only, statements
+from tests.infra.conftest import PROD, as_list, only, statements
 
-BUCKETS = ("raw", "curated", "artifacts", "logs")
+BUCKETS = ("raw", "curated", "artifacts", "queries", "logs")
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)
@@ -35,7 +35,10 @@ def test_nobody_outside_the_account_is_let_in(build, bucket):
     for statement in statements(only(build(), "aws:s3/bucketPolicy:BucketPolicy", bucket).inputs["policy"]):
         if statement["Effect"] == "Allow":
             assert statement["Principal"].keys() == {"Service"}
-            assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+            assert statement["Condition"] in (
+                {"StringEquals": {"aws:SourceAccount": "123456789012"}},
+                {"ArnLike": {"aws:SourceArn": "arn:aws:cloudtrail:eu-west-1:123456789012:trail/acme-test-*"}},
+            )
 
 
 @pytest.mark.parametrize("bucket", BUCKETS)
@@ -59,7 +62,7 @@ def test_old_versions_expire(build, bucket):
     assert rules[0]["noncurrentVersionExpiration"] == {"noncurrentDays": 7}
     assert rules[0]["abortIncompleteMultipartUpload"] == {"daysAfterInitiation": 7}
     expiring = [rule["expiration"] for rule in rules if "expiration" in rule]
-    assert expiring == ([{"days": 30}] if bucket == "logs" else [])
+    assert expiring == {"logs": [{"days": 30}], "queries": [{"days": 7}]}.get(bucket, [])
 
 
 def test_access_to_the_lake_is_logged(build):
@@ -73,16 +76,18 @@ def test_the_key_rotates_and_only_the_account_and_its_logs_use_it(build):
     deployment = build()
     (key,) = deployment.of_type("aws:kms/key:Key")
     assert key.inputs["enableKeyRotation"] is True
-    account, logs = statements(deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"])
+    account, logs, trails = statements(deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"])
     assert account["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
     assert logs["Principal"] == {"Service": "logs.eu-west-1.amazonaws.com"}
+    assert trails["Principal"] == {"Service": "cloudtrail.amazonaws.com"}
+    assert trails["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":trail/acme-test-*")
     (pattern,) = logs["Condition"]["ArnLike"].values()
     assert pattern == "arn:aws:logs:eu-west-1:123456789012:log-group:/acme/test/*"
     assert not any(action == "*" for action in as_list(logs["Action"]))
 
 
 def test_production_is_protected_and_development_can_be_destroyed(build):
-    production = build("prod")
+    production = build("prod", **PROD)
     for resource in production.resources.values():
         if resource.type in ("aws:s3/bucket:Bucket", "aws:kms/key:Key", "aws:ecr/repository:Repository"):
             assert resource.protect, resource

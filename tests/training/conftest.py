@@ -11,7 +11,7 @@ from tests.conftest import REGION
 
 @pytest.fixture
 def outputs(emulated_aws) -> Outputs:
-    buckets = {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "logs")}
+    buckets = {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "queries", "logs")}
     for bucket in buckets.values():
         boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="test-digits")

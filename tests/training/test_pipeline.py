@@ -42,7 +42,7 @@ def test_from_raw_data_to_a_live_version_and_not_twice(run, outputs, table, tmp_
     result, reported = run()
     assert (result.version, result.up_to_date) == (1, False)
     assert result.metrics["accuracy"] >= 0.97
-    assert any("train: epoch=1 of=30" in line for line in reported)
+    assert any("train: epoch=1 of=20" in line for line in reported)
 
     (version,) = registry.versions("test-digits")
     assert version.status == "Approved"

@@ -1,0 +1,31 @@
+"""The availability zones of the regions, as data: a preview looks nothing up.
+
+Letters as of November 2026, from AWS's list of regions and zones. Which letters an account may use can be fewer;
+`mlp doctor` asks the account.
+"""
+
+import botocore.session
+
+USUAL = "abc"
+ZONES = {
+    "ap-northeast-1": "acd",
+    "ap-northeast-2": "abcd",
+    "ca-central-1": "abd",
+    "us-east-1": "abcdef",
+    "us-west-1": "abc",
+    "us-west-2": "abcd",
+}
+"""Regions whose zones are not a, b and c."""
+
+
+def zones(region: str) -> str:
+    """Letters of a region's zones."""
+    return ZONES.get(region, USUAL)
+
+
+def is_region(region: str) -> bool:
+    """Whether AWS has such a region, as far as the installed botocore knows."""
+    session = botocore.session.get_session()
+    return any(
+        region in session.get_available_regions("ec2", partition) for partition in ("aws", "aws-cn", "aws-us-gov")
+    )
