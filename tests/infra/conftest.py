@@ -60,7 +60,11 @@ class KnownIds:
         return resource.name, computed | resource.inputs
 
 
-def _build(environment: str, provider: KnownIds | None, region: str = "eu-west-1", **changes: Any) -> Deployment:
+_built: dict[str, Deployment] = {}
+
+
+def _build(environment: str, known: bool, region: str = "eu-west-1", **changes: Any) -> Deployment:
+    """Run the program with changed settings; the same settings are run once, and nobody changes what comes of them."""
     settings = copy.deepcopy(SETTINGS)
     for name, change in changes.items():
         settings[name] = settings[name] | change if isinstance(change, dict) else change
@@ -68,25 +72,28 @@ def _build(environment: str, provider: KnownIds | None, region: str = "eu-west-1
         f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.items()
     }
-    return run(
-        lambda: runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__") and None,
-        project="ml-platform",
-        stack=environment,
-        config=config | {"aws:region": region},
-        provider=provider,
-    )
+    key = json.dumps([environment, known, region, config])
+    if key not in _built:
+        _built[key] = run(
+            lambda: runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__") and None,
+            project="ml-platform",
+            stack=environment,
+            config=config | {"aws:region": region},
+            provider=KnownIds() if known else None,
+        )
+    return _built[key]
 
 
 @pytest.fixture
 def build():
     """Build an environment whose resources all have known ids; keyword arguments change its settings."""
-    return lambda environment="test", **sections: _build(environment, KnownIds(), **sections)
+    return lambda environment="test", **sections: _build(environment, True, **sections)
 
 
 @pytest.fixture
 def preview():
     """Preview an environment: what only an up would know is unknown."""
-    return lambda environment="test", **sections: _build(environment, None, **sections)
+    return lambda environment="test", **sections: _build(environment, False, **sections)
 
 
 def only(deployment: Deployment, type_: str, name: str) -> Resource:

@@ -30,8 +30,8 @@ def test_a_snapshot_is_parquet_with_a_description(outputs, manifest, raw, table,
     snapshot = ingest.ingest(manifest, outputs.buckets)
     assert snapshot.rows == 1797
     assert keys(outputs.buckets.curated) == [
-        f"digits/snapshot={snapshot.id}/part-0.parquet",
         f"digits/snapshot={snapshot.id}/_snapshot.json",
+        f"digits/snapshot={snapshot.id}/part-0.parquet",
     ]
     body = boto3.client("s3").get_object(
         Bucket=outputs.buckets.curated, Key=f"digits/snapshot={snapshot.id}/_snapshot.json"
