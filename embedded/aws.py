@@ -47,7 +47,7 @@ class EmulatedAws:
 
     def apply(self, resource: Resource) -> tuple[str, dict[str, Any]]:
         """Make one resource be as the program wants it; see `monitor.Provider`."""
-        old = self.state.resources.get(resource.urn)
+        old = self.state.take_over(resource.urn, resource.aliases)
         inputs = dict(resource.inputs)
         if old:
             inputs |= {name: old.inputs[name] for name in resource.ignore_changes if name in old.inputs}

@@ -21,7 +21,7 @@ import pulumi.runtime
 from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime import rpc
 from pulumi.runtime.config import set_all_config
-from pulumi.runtime.proto import callback_pb2, callback_pb2_grpc, engine_pb2, resource_pb2
+from pulumi.runtime.proto import alias_pb2, callback_pb2, callback_pb2_grpc, engine_pb2, resource_pb2
 from pulumi.runtime.settings import SETTINGS
 from pulumi.runtime.stack import run_in_stack
 
@@ -66,6 +66,8 @@ class Resource:
     retain_on_delete: bool
     secret_outputs: frozenset[str]
     source: str
+    aliases: tuple[str, ...] = ()
+    """URNs that the resource had before it was renamed or moved."""
     id: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
 
@@ -200,7 +202,7 @@ class Monitor:
         self._transforms[urn] = list(request.transforms)
         for callback in self._transforms_for(urn):
             _transform(callback, request)
-        resource = _resource(urn, request)
+        resource = _resource(urn, request, tuple(self._former_urn(alias, request) for alias in request.aliases))
         with self._lock:
             if known := self.deployment.resources.get(urn):
                 raise ProgramError(
@@ -251,10 +253,23 @@ class Monitor:
         """Nothing is left to do once the program has run."""
         return empty_pb2.Empty()
 
-    def _urn(self, parent: str, type_: str, name: str) -> str:
+    def _urn(self, parent: str, type_: str, name: str, stack: str = "", project: str = "") -> str:
         parent_type = parent.split("::")[2] if parent else ""
         qualified = f"{parent_type}${type_}" if parent_type not in ("", STACK_TYPE) else type_
-        return f"urn:pulumi:{self._stack}::{self._project}::{qualified}::{name}"
+        return f"urn:pulumi:{stack or self._stack}::{project or self._project}::{qualified}::{name}"
+
+    def _former_urn(self, alias: alias_pb2.Alias, request: resource_pb2.RegisterResourceRequest) -> str:
+        """The URN that an alias stands for: what it leaves out is as it is now."""
+        if alias.urn:
+            return str(alias.urn)
+        parent = alias.spec.parentUrn or ("" if alias.spec.noParent else request.parent)
+        return self._urn(
+            parent,
+            alias.spec.type or request.type,
+            alias.spec.name or request.name,
+            alias.spec.stack,
+            alias.spec.project,
+        )
 
     def _transforms_for(self, urn: str) -> Iterator[callback_pb2.Callback]:
         """The resource's own transforms, then those of its parents from the nearest up, then the stack's."""
@@ -307,7 +322,7 @@ def _copy_fields(source: Any, target: Any, names: Mapping[str, str]) -> None:
             setattr(target, there, value)
 
 
-def _resource(urn: str, request: resource_pb2.RegisterResourceRequest) -> Resource:
+def _resource(urn: str, request: resource_pb2.RegisterResourceRequest, aliases: tuple[str, ...]) -> Resource:
     return Resource(
         urn=urn,
         type=request.type,
@@ -324,6 +339,7 @@ def _resource(urn: str, request: resource_pb2.RegisterResourceRequest) -> Resour
         retain_on_delete=request.retainOnDelete,
         secret_outputs=frozenset(request.additionalSecretOutputs),
         source=_source(request),
+        aliases=aliases,
     )
 
 

@@ -6,8 +6,8 @@ never in between. Secret values are encrypted with a key that lies beside the fi
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -59,6 +59,15 @@ class State:
         with self.lock:
             self.resources[held.urn] = held
             self.save()
+
+    def take_over(self, urn: str, aliases: Sequence[str]) -> Held | None:
+        """What is held under a URN, or under one that it had before: then it is held under the new one from now on."""
+        with self.lock:
+            for former in aliases:
+                if urn not in self.resources and former in self.resources:
+                    self.resources[urn] = replace(self.resources.pop(former), urn=urn)
+                    self.save()
+            return self.resources.get(urn)
 
     def drop(self, held: Held) -> None:
         """Forget a resource that is no more."""

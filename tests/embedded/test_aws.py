@@ -206,3 +206,19 @@ def test_a_lambda_function_is_built_from_text_and_updated_in_place(platform):
     platform.up(program(512))
     assert platform.up(program(1024)) == {"same": 1, "update": 1}
     assert boto3.client("lambda").get_function(FunctionName="f")["Configuration"]["MemorySize"] == 1024
+
+
+def test_a_rename_with_an_alias_changes_nothing(platform):
+    class Moved(pulumi.ComponentResource):
+        def __init__(self):
+            super().__init__("test:index:Moved", "moved")
+            former = pulumi.Alias(name="lake", parent=pulumi.ROOT_STACK_RESOURCE)
+            options = pulumi.ResourceOptions(parent=self, aliases=[former])
+            pulumi.export("bucket", aws.s3.Bucket("renamed", opts=options).bucket)
+
+    platform.up(bucket())
+    name = platform.deployment.outputs["bucket"]
+    assert platform.up(Moved) == {"same": 1}
+    assert platform.deployment.outputs["bucket"] == name
+    assert set(platform.held) == {"renamed"}
+    assert platform.up(Moved) == {"same": 1}
