@@ -1,6 +1,7 @@
 """Hands an environment over to the real `pulumi up`, through Pulumi's Automation API."""
 
 import shutil
+from pathlib import Path
 
 import typer
 
@@ -21,29 +22,26 @@ def pulumi_up(environment: str, ask: bool) -> None:
     """
     check_environment(environment)
     config = read_config(environment)
+    command = f"mlp up {environment}"
+    require_pulumi(command, f"then run `pulumi login` and try again (`mlp preview {environment}` works without it)")
+    require_credentials(command, config["aws:region"])
+    run_up(environment, ROOT, ask, {})
+
+
+def require_pulumi(command: str, then: str) -> None:
+    """Raise PlatformError, saying what to do then, unless the Pulumi CLI is installed."""
     if not shutil.which("pulumi"):
         raise PlatformError(
-            f"`mlp up {environment}` needs the Pulumi CLI, which is not installed: see pulumi.com/docs/install, "
-            f"then run `pulumi login` and try again (`mlp preview {environment}` works without it)"
+            f"`{command}` needs the Pulumi CLI, which is not installed: see pulumi.com/docs/install, {then}"
         )
-    _check_credentials(environment, config["aws:region"])
-    from pulumi import automation
-
-    try:
-        stack = automation.create_or_select_stack(stack_name=environment, work_dir=str(ROOT))
-        if ask:
-            stack.preview(on_output=_echo)
-            typer.confirm(f"Make these changes to {environment}?", abort=True)
-        stack.up(on_output=_echo)
-    except automation.CommandError as error:
-        raise PlatformError(f"pulumi up -s {environment} failed:\n{error}") from None
 
 
-def _echo(text: str) -> None:
-    print(text, end="", flush=True)
+def require_credentials(command: str, region: str) -> str:
+    """Return the number of the account that the credentials belong to.
 
-
-def _check_credentials(environment: str, region: str) -> None:
+    Raises:
+        PlatformError: if there are none, or they do not work.
+    """
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -51,9 +49,35 @@ def _check_credentials(environment: str, region: str) -> None:
         session = boto3.Session(region_name=region)
         if session.get_credentials() is None:
             raise PlatformError(
-                f"`mlp up {environment}` needs AWS credentials, and there are none: run `aws sso login`, or set "
+                f"`{command}` needs AWS credentials, and there are none: run `aws sso login`, or set "
                 "AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             )
-        session.client("sts").get_caller_identity()
+        return str(session.client("sts").get_caller_identity()["Account"])
     except (BotoCoreError, ClientError) as error:
-        raise PlatformError(f"`mlp up {environment}` needs AWS credentials that work: {error}") from None
+        raise PlatformError(f"`{command}` needs AWS credentials that work: {error}") from None
+
+
+def run_up(stack: str, folder: Path, ask: bool, variables: dict[str, str]) -> None:
+    """Run `pulumi up` of the program in a folder; `variables` go into Pulumi's environment.
+
+    Raises:
+        PlatformError: with what Pulumi says, if it fails.
+    """
+    from pulumi import automation
+
+    try:
+        selected = automation.create_or_select_stack(
+            stack_name=stack,
+            work_dir=str(folder),
+            opts=automation.LocalWorkspaceOptions(env_vars=variables),
+        )
+        if ask:
+            selected.preview(on_output=_echo)
+            typer.confirm(f"Make these changes to {stack}?", abort=True)
+        selected.up(on_output=_echo)
+    except automation.CommandError as error:
+        raise PlatformError(f"pulumi up -s {stack} failed:\n{error}") from None
+
+
+def _echo(text: str) -> None:
+    print(text, end="", flush=True)

@@ -4,7 +4,11 @@ import pytest
 
 from tests.infra.conftest import as_list, only, statements
 
-UNSCOPED = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", "sagemaker:ListModelPackages"}  # AWS knows no resource for them
+UNSCOPED = {
+    "ecr:GetAuthorizationToken",
+    "cloudwatch:PutMetricData",
+    "sagemaker:ListModelPackages",
+}  # AWS knows no resource for them
 
 
 @pytest.fixture
