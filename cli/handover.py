@@ -1,6 +1,7 @@
 """Hands an environment over to the real `pulumi up`, through Pulumi's Automation API."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -25,7 +26,7 @@ def pulumi_up(environment: str, ask: bool) -> None:
     command = f"mlp up {environment}"
     require_pulumi(command, f"then run `pulumi login` and try again (`mlp preview {environment}` works without it)")
     require_credentials(command, config["aws:region"])
-    run_up(environment, ROOT, ask, {})
+    run_up(environment, ROOT, ask, {}, policy_packs=[str(ROOT / "infra" / "guardrails")])
 
 
 def require_pulumi(command: str, then: str) -> None:
@@ -57,8 +58,15 @@ def require_credentials(command: str, region: str) -> str:
         raise PlatformError(f"`{command}` needs AWS credentials that work: {error}") from None
 
 
-def run_up(stack: str, folder: Path, ask: bool, variables: dict[str, str]) -> None:
-    """Run `pulumi up` of the program in a folder; `variables` go into Pulumi's environment.
+def run_up(stack: str, folder: Path, ask: bool, variables: dict[str, str], policy_packs: Sequence[str] = ()) -> None:
+    """Run `pulumi up` of the program in a folder.
+
+    Args:
+        stack: its name.
+        folder: where the project is.
+        ask: show the preview first, and go on only if the user says so.
+        variables: go into Pulumi's environment.
+        policy_packs: folders of the policy packs that may stop it.
 
     Raises:
         PlatformError: with what Pulumi says, if it fails.
@@ -72,9 +80,9 @@ def run_up(stack: str, folder: Path, ask: bool, variables: dict[str, str]) -> No
             opts=automation.LocalWorkspaceOptions(env_vars=variables),
         )
         if ask:
-            selected.preview(on_output=_echo)
+            selected.preview(on_output=_echo, policy_packs=list(policy_packs))
             typer.confirm(f"Make these changes to {stack}?", abort=True)
-        selected.up(on_output=_echo)
+        selected.up(on_output=_echo, policy_packs=list(policy_packs))
     except automation.CommandError as error:
         raise PlatformError(f"pulumi up -s {stack} failed:\n{error}") from None
 

@@ -84,5 +84,5 @@ def _full_key(project: str, key: str) -> str:
 
 def _as_text(value: Any) -> str:
     if isinstance(value, dict | list):
-        return json.dumps(value)
+        return json.dumps(value, default=str)  # YAML reads an unquoted date as a date
     return str(value).lower() if isinstance(value, bool) else str(value)

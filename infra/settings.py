@@ -1,6 +1,7 @@
 """An environment's settings: structured Pulumi configuration, typed and checked before any resource is registered."""
 
 from collections.abc import Iterator
+from datetime import date
 from ipaddress import IPv4Network
 from typing import Annotated, Any, Literal
 
@@ -8,6 +9,8 @@ import pulumi
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from contract.strict import Strict, parse
+from infra.guardrails.rules import NAMES
+from infra.guardrails.waivers import read_waivers
 from infra.regions import is_region, zones
 
 VERSION = 1
@@ -155,6 +158,9 @@ class Settings(Strict):
         if self.version != VERSION:
             yield f"ml-platform:version is {self.version}, but this checkout reads version {VERSION}: see docs/aws.md"
 
+        if self.environment == "bootstrap":
+            yield "an environment cannot be called bootstrap: what an account needs once has that name"
+
     def _of_place(self) -> Iterator[str]:
         if not is_region(self.region):
             yield f"aws:region {self.region!r} is not a region of AWS"
@@ -202,4 +208,6 @@ def load() -> Settings:
         "prefix": config.require("prefix"),
         "permissions_boundary": config.get("permissions_boundary") or "",
     }
-    return parse(Settings, values, f"Pulumi.{pulumi.get_stack()}.yaml", under=f"{pulumi.get_project()}:")
+    file = f"Pulumi.{pulumi.get_stack()}.yaml"
+    read_waivers(config.get_object("waivers"), file, date.today(), NAMES)
+    return parse(Settings, values, file, under=f"{pulumi.get_project()}:")

@@ -119,6 +119,7 @@ def test_up_of_an_environment_hands_over_to_pulumi(pulumi):
     assert call.startswith(f"{ROOT}: ")
     assert " up --yes " in call
     assert "--stack dev" in call
+    assert f"--policy-pack {ROOT / 'infra' / 'guardrails'}" in call
 
 
 def test_up_of_an_environment_shows_a_preview_and_asks(pulumi):

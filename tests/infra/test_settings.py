@@ -50,6 +50,11 @@ from tests.infra.conftest import PROD
         ("data", {"mlflow": "Tiny"}, "ml-platform:data.mlflow: input should be 'Small', 'Medium' or 'Large'"),
         ("budget", {"emails": ["nobody"]}, "ml-platform:budget.emails.0"),
         ("version", 2, "ml-platform:version is 2, but this checkout reads version 1"),
+        (
+            "waivers",
+            '[{"rule": "bucket-versioned", "resource": "x", "reason": "long enough to be one", "until": "2020-01-01"}]',
+            "ml-platform:waivers.0.until: the waiver from bucket-versioned for x expired on 2020-01-01",
+        ),
         ("tier", "production", "ml-platform:tier: input should be 'dev', 'staging' or 'prod'"),
         ("prefix", "Acme", "ml-platform:prefix"),
         (

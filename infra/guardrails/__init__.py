@@ -1,0 +1,1 @@
+"""Guardrails: the rules that every environment keeps, and waivers from them."""

@@ -1,0 +1,201 @@
+"""Rules for what runs: functions, clusters, GPUs, notebooks, pods; and for logs and tags."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from infra.guardrails.rule import Resource, Stack, rule, stack_rule, unknown
+from infra.guardrails.storage import STATEFUL
+
+FUNCTION = "aws:lambda/function:Function"
+CLUSTER, NODES = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
+SCALING, BATCH = "aws:autoscaling/group:Group", "aws:batch/computeEnvironment:ComputeEnvironment"
+TEMPLATE, INSTANCE = "aws:ec2/launchTemplate:LaunchTemplate", "aws:ec2/instance:Instance"
+LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
+NOTEBOOK, DOMAIN = "aws:sagemaker/notebookInstance:NotebookInstance", "aws:sagemaker/domain:Domain"
+ENDPOINT = "aws:sagemaker/endpointConfiguration:EndpointConfiguration"
+MODEL = "aws:sagemaker/model:Model"
+GPU = re.compile(r"(ml\.)?(g\d|gr\d|p\d|trn\d|inf\d)")
+RUNTIMES = re.compile(r"python3\.(1[1-9])|nodejs(2[2-9])\.x|provided\.al2023|java(17|21|25)|dotnet(8|10)|ruby3\.[34]")
+TAGS = ("Project", "Environment", "ManagedBy")
+TAGGED = (
+    *STATEFUL,
+    FUNCTION,
+    NODES,
+    BATCH,
+    TEMPLATE,
+    INSTANCE,
+    LOG_GROUP,
+    NOTEBOOK,
+    DOMAIN,
+    ENDPOINT,
+    MODEL,
+    "aws:ec2/vpc:Vpc",
+    "aws:ec2/subnet:Subnet",
+    "aws:ec2/natGateway:NatGateway",
+    "aws:ec2/securityGroup:SecurityGroup",
+    "aws:ec2/vpcEndpoint:VpcEndpoint",
+    "aws:iam/role:Role",
+    "aws:lb/loadBalancer:LoadBalancer",
+    "aws:secretsmanager/secret:Secret",
+    "aws:sns/topic:Topic",
+    "aws:sqs/queue:Queue",
+    "aws:ssm/parameter:Parameter",
+)
+
+
+@rule("function-image-by-digest", "Name the image as repository@sha256:...", FUNCTION)
+def _(function: Resource, _tier: str) -> Iterator[str]:
+    image = function.get("imageUri")
+    if image and not unknown(image) and "@sha256:" not in image:
+        yield f"{image} may be another image tomorrow"
+
+
+@rule("function-runtime-supported", "Choose a runtime that AWS still mends, such as python3.13.", FUNCTION)
+def _(function: Resource, _tier: str) -> Iterator[str]:
+    runtime = function.get("runtime")
+    if runtime and not unknown(runtime) and not RUNTIMES.fullmatch(runtime):
+        yield f"the runtime {runtime} is out of date, or not known here"
+
+
+@rule("function-url-authenticated", "Set authorizationType to AWS_IAM.", "aws:lambda/functionUrl:FunctionUrl")
+def _(url: Resource, _tier: str) -> Iterator[str]:
+    if not url.is_("authorizationType", "AWS_IAM"):
+        yield "anybody can call the function"
+
+
+def _gpu(*types: Any) -> bool:
+    return any(isinstance(type_, str) and GPU.match(type_) for type_ in types)
+
+
+@stack_rule("gpu-scales-to-zero", "Set the smallest size (minSize, minVcpus) to 0; no stand-alone GPU instances.")
+def _(stack: Stack) -> Iterator[tuple[Resource, str]]:
+    templates = [t for t in stack.of_type(TEMPLATE) if _gpu(t.get("instanceType"))]
+    smallest = {NODES: "scalingConfig.minSize", SCALING: "minSize", BATCH: "computeResources.minVcpus"}
+    for group in stack.of_type(*smallest):
+        overrides = group.items("mixedInstancesPolicy.launchTemplate.overrides")
+        types = [o.get("instanceType") for o in overrides if isinstance(o, Mapping)]
+        types += group.items("instanceTypes") + group.items("computeResources.instanceTypes")
+        referred = {urn for urns in group.references.values() for urn in urns}
+        gpu = _gpu(*types) or any(template.urn in referred for template in templates)
+        if gpu and not group.is_(smallest[group.type], 0, *[None] * (group.type == BATCH)):  # Batch starts at 0
+            yield group, f"GPUs would be paid for while nobody uses them: {smallest[group.type]} is not 0"
+    for instance in stack.of_type(INSTANCE):
+        if _gpu(instance.get("instanceType")):
+            yield instance, "a GPU instance of its own never shuts down"
+
+
+@rule("cluster-secrets-encrypted", "Give encryptionConfig a key for the resources secrets.", CLUSTER)
+def _(cluster: Resource, _tier: str) -> Iterator[str]:
+    if not cluster.has("encryptionConfig"):
+        yield "Kubernetes secrets are not encrypted with a key of ours"
+
+
+@rule("cluster-endpoint-private", "Set endpointPublicAccess to false, or publicAccessCidrs to an allow-list.", CLUSTER)
+def _(cluster: Resource, _tier: str) -> Iterator[str]:
+    ranges = cluster.get("vpcConfig.publicAccessCidrs")
+    listed = unknown(ranges) or (bool(ranges) and "0.0.0.0/0" not in ranges)
+    if not cluster.is_("vpcConfig.endpointPublicAccess", False) and not listed:
+        yield "the API server answers the whole world"
+
+
+@rule("cluster-logs", "Add api, audit and authenticator to enabledClusterLogTypes.", CLUSTER)
+def _(cluster: Resource, _tier: str) -> Iterator[str]:
+    enabled = cluster.get("enabledClusterLogTypes")
+    if unknown(enabled) or any(map(unknown, enabled or [])):
+        return
+    missing = [kind for kind in ("api", "audit", "authenticator") if kind not in (enabled or [])]
+    if missing:
+        yield f"no logs of {', '.join(missing)}"
+
+
+@rule(
+    "sagemaker-encrypted",
+    "Set kmsKeyId (notebook, domain) or kmsKeyArn (endpoint) to the environment's key.",
+    NOTEBOOK,
+    DOMAIN,
+    ENDPOINT,
+)
+def _(resource: Resource, _tier: str) -> Iterator[str]:
+    serverless = resource.has("productionVariants.0.serverlessConfig")  # has no volume, and refuses a key
+    if not serverless and not resource.has("kmsKeyArn" if resource.type == ENDPOINT else "kmsKeyId"):
+        yield "its volumes are not encrypted with a key of ours"
+
+
+@rule(
+    "sagemaker-in-vpc",
+    "Notebook: directInternetAccess Disabled; domain: appNetworkAccessType VpcOnly; model: vpcConfig.",
+    NOTEBOOK,
+    DOMAIN,
+    MODEL,
+)
+def _(resource: Resource, _tier: str) -> Iterator[str]:
+    inside = {
+        NOTEBOOK: resource.is_("directInternetAccess", "Disabled"),
+        DOMAIN: resource.is_("appNetworkAccessType", "VpcOnly"),
+        MODEL: resource.has("vpcConfig") or resource.is_("enableNetworkIsolation", True),
+    }
+    if not inside[resource.type]:
+        yield "it reaches the internet past the VPC"
+
+
+@rule("logs-expire", "Set retentionInDays.", LOG_GROUP)
+def _(group: Resource, _tier: str) -> Iterator[str]:
+    if not group.has("retentionInDays"):
+        yield "logs are kept, and paid for, for ever"
+
+
+@rule("logs-encrypted", "Set kmsKeyId to the environment's key.", LOG_GROUP)
+def _(group: Resource, _tier: str) -> Iterator[str]:
+    if not group.has("kmsKeyId"):
+        yield "logs are not encrypted with a key of ours"
+
+
+@rule("tagged", f"Set the tags {', '.join(TAGS)}; infra.naming.tag_everything does.", *TAGGED)
+def _(resource: Resource, _tier: str) -> Iterator[str]:
+    tags = resource.get("tags")
+    missing = [] if unknown(tags) else [tag for tag in TAGS if tag not in (tags or {})]
+    if missing:
+        yield f"no tag {', '.join(missing)}"
+
+
+def _pods(resource: Resource) -> Iterator[Mapping[str, Any]]:
+    """The pod specs of a Kubernetes workload, whatever its kind."""
+    if not resource.type.startswith("kubernetes:"):
+        return
+    for path in ("spec", "spec.template.spec", "spec.jobTemplate.spec.template.spec"):
+        spec = resource.get(path)
+        if isinstance(spec, Mapping) and "containers" in spec:
+            yield spec
+
+
+def _containers(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for kind in ("containers", "initContainers"):
+        found = spec.get(kind)
+        yield from (c for c in (found if isinstance(found, list) else []) if isinstance(c, Mapping))
+
+
+@rule("pod-not-privileged", "Leave securityContext.privileged and allowPrivilegeEscalation false.")
+def _(workload: Resource, _tier: str) -> Iterator[str]:
+    for container in (c for spec in _pods(workload) for c in _containers(spec)):
+        context = container.get("securityContext")
+        for switch in ("privileged", "allowPrivilegeEscalation"):
+            if isinstance(context, Mapping) and context.get(switch) is True:
+                yield f"the container {container.get('name')} has {switch}"
+
+
+@rule("pod-not-on-host", "Leave hostNetwork, hostPID and hostIPC false.")
+def _(workload: Resource, _tier: str) -> Iterator[str]:
+    for spec in _pods(workload):
+        for switch in ("hostNetwork", "hostPID", "hostIPC"):
+            if spec.get(switch) is True:
+                yield f"it has {switch}"
+
+
+@rule("pod-image-pinned", "Name the image by digest (name@sha256:...), or at least by a version.")
+def _(workload: Resource, _tier: str) -> Iterator[str]:
+    for container in (c for spec in _pods(workload) for c in _containers(spec)):
+        image = str(container.get("image"))
+        tag = image.rpartition("/")[2].partition(":")[2]
+        if not unknown(image) and "@sha256:" not in image and tag in ("", "latest", "main", "master", "stable", "dev"):
+            yield f"{image} may be another image tomorrow"
