@@ -21,8 +21,9 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-benchmark: $(VENV)/.dev  ## Measure `mlp up`, first and second, and print medians.
+benchmark: $(VENV)/.dev  ## Measure `mlp up`, first and second, and the previews; print medians.
 	$(BIN)/python -m benchmarks.up
+	$(BIN)/python -m benchmarks.preview
 
 lock: $(VENV)/.dev  ## Refresh constraints.txt to the newest versions that work together.
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-emit-options --no-annotate \

@@ -24,8 +24,5 @@ def zones(region: str) -> str:
 
 
 def is_region(region: str) -> bool:
-    """Whether AWS has such a region, as far as the installed botocore knows."""
-    session = botocore.session.get_session()
-    return any(
-        region in session.get_available_regions("ec2", partition) for partition in ("aws", "aws-cn", "aws-us-gov")
-    )
+    """Whether the installed botocore knows the region; those of China and of GovCloud have ARNs of their own."""
+    return region in botocore.session.get_session().get_available_regions("ec2")

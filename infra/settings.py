@@ -163,7 +163,7 @@ class Settings(Strict):
 
     def _of_place(self) -> Iterator[str]:
         if not is_region(self.region):
-            yield f"aws:region {self.region!r} is not a region of AWS"
+            yield f"aws:region {self.region!r} is not a region of AWS (China and GovCloud are not supported yet)"
         elif missing := [zone for zone in self.network.zones if zone not in zones(self.region)]:
             known = ", ".join(zones(self.region))
             yield f"ml-platform:network.zones: {self.region} has no zone {', '.join(missing)}; its zones are {known}"
