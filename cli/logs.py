@@ -1,5 +1,6 @@
 """`mlp logs`: what the laptop platform's processes wrote."""
 
+import contextlib
 import time
 from collections import deque
 from pathlib import Path
@@ -29,7 +30,8 @@ def logs(
             for line in deque(text, maxlen=lines):
                 _print(file, line, len(files))
     if follow:
-        _follow(files)
+        with contextlib.suppress(KeyboardInterrupt):  # the way to stop following
+            _follow(files)
 
 
 def _follow(files: list[Path]) -> None:

@@ -23,7 +23,7 @@ for module in (up, status, predict, logs, train, preview, bootstrap, doctor, dow
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
-def main() -> None:
+def run() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -41,7 +41,3 @@ def main() -> None:
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     """End as Ctrl-C does, so that a child is stopped and a step undone."""
     raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    main()

@@ -2,12 +2,14 @@
 
 import json
 import runpy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contract.errors import PlatformError
 from contract.paths import ROOT
 from contract.strict import read_yaml
-from embedded.monitor import Deployment, Provider, run
+
+if TYPE_CHECKING:
+    from embedded.monitor import Deployment, Provider
 
 _TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
@@ -62,12 +64,14 @@ def read_config(environment: str) -> dict[str, str]:
     return {key: _as_text(value) for key, value in (given | values).items()}
 
 
-def run_environment(environment: str, provider: Provider | None = None) -> Deployment:
+def run_environment(environment: str, provider: "Provider | None" = None) -> "Deployment":
     """Run the program in `stacks/` with an environment's configuration; without a provider this is a preview.
 
     Raises:
         PlatformError: when the configuration is not valid or the program fails.
     """
+    from embedded.monitor import run  # Pulumi takes half a second to import, which reading a file need not wait for
+
     config = read_config(environment)
     project = read_yaml(ROOT / "Pulumi.yaml")
     program = ROOT / project["main"] / "__main__.py"

@@ -55,6 +55,14 @@ def test_preview_needs_no_account_and_no_network():
     assert all(resource["parent"] in urns for resource in document["resources"] if resource["parent"])
 
 
+def test_commands_that_need_no_pulumi_do_not_import_it():
+    script = (
+        "import sys; sys.modules |= dict.fromkeys(['pulumi', 'boto3', 'torch']); from cli.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_preview_needs_the_infra_extra_alone():
     other_extras = [
         "torch",
@@ -68,7 +76,7 @@ def test_preview_needs_the_infra_extra_alone():
         "moto",
         "cryptography",
     ]
-    script = f"import sys; sys.modules |= dict.fromkeys({other_extras}); from cli.main import main; main()"
+    script = f"import sys; sys.modules |= dict.fromkeys({other_extras}); from cli.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", script, "preview", "dev"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
