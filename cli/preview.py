@@ -4,7 +4,7 @@ import gc
 import json
 from collections import Counter
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -65,6 +65,7 @@ def check(environment: str, deployment: "Deployment") -> "Result":
     Raises:
         PlatformError: for an invalid or expired waiver.
     """
+    from cli.preview_output import plain
     from embedded.project import read_config
     from infra.guardrails.evaluate import evaluate
     from infra.guardrails.rule import Resource, Stack
@@ -80,14 +81,3 @@ def check(environment: str, deployment: "Deployment") -> "Result":
         if r.custom
     )
     return evaluate(Stack(config["ml-platform:tier"], resources), waivers)
-
-
-def plain(value: Any, reveal: bool = False) -> Any:
-    """Plain data from a resource's properties; a secret is `[secret]` unless it is revealed, for a rule to check."""
-    from embedded.monitor import Secret
-
-    if isinstance(value, Secret):
-        return plain(value.value, reveal) if reveal else "[secret]"
-    if isinstance(value, dict):
-        return {name: plain(item, reveal) for name, item in value.items()}
-    return [plain(item, reveal) for item in value] if isinstance(value, list) else value

@@ -7,7 +7,6 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from cli.output import results
-from cli.preview import plain
 
 if TYPE_CHECKING:
     from embedded.monitor import Deployment, Resource
@@ -136,3 +135,14 @@ def document(environment: str, deployment: "Deployment", totals: Mapping[str, in
             "waivers": [waiver.model_dump(mode="json") | {"excuses": urns} for waiver, urns in excused.items()],
         },
     }
+
+
+def plain(value: Any, reveal: bool = False) -> Any:
+    """Plain data from a resource's properties; a secret is `[secret]` unless it is revealed, for a rule to check."""
+    from embedded.monitor import Secret
+
+    if isinstance(value, Secret):
+        return plain(value.value, reveal) if reveal else "[secret]"
+    if isinstance(value, dict):
+        return {name: plain(item, reveal) for name, item in value.items()}
+    return [plain(item, reveal) for item in value] if isinstance(value, list) else value

@@ -8,6 +8,7 @@ import pulumi_aws as aws
 from pydantic import Field, StringConstraints
 
 from contract.strict import Strict, parse
+from infra.buckets import secure
 from infra.naming import Naming
 from infra.policies import allow, deny, document
 
@@ -128,41 +129,13 @@ class Bootstrap(pulumi.ComponentResource):
         # it forbids is to delete an earlier version for good. Governance rather than compliance, so that an
         # administrator (with s3:BypassGovernanceRetention, which neither role has) can close the account's stack.
         bucket = aws.s3.Bucket(name, object_lock_enabled=True, opts=self._stateful)
-        aws.s3.BucketPublicAccessBlock(
-            name,
-            bucket=bucket.id,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=self._child,
-        )
-        aws.s3.BucketOwnershipControls(
-            name, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=self._child
-        )
-        versioning = aws.s3.BucketVersioning(
-            name, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=self._child
-        )
+        versioning = secure(name, bucket, self._child, self._state_key.arn)
         after_versioning = pulumi.ResourceOptions(parent=self, depends_on=[versioning])
         aws.s3.BucketObjectLockConfiguration(
             name,
             bucket=bucket.id,
             rule={"default_retention": {"mode": "GOVERNANCE", "days": self._settings.lock_days}},
             opts=after_versioning,
-        )
-        aws.s3.BucketServerSideEncryptionConfiguration(
-            name,
-            bucket=bucket.id,
-            rules=[
-                {
-                    "apply_server_side_encryption_by_default": {
-                        "sse_algorithm": "aws:kms",
-                        "kms_master_key_id": self._state_key.arn,
-                    },
-                    "bucket_key_enabled": True,
-                }
-            ],
-            opts=self._child,
         )
         aws.s3.BucketLifecycleConfiguration(
             name,

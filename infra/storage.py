@@ -6,6 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
+from infra.buckets import secure
 from infra.naming import Naming
 from infra.policies import allow, deny, document
 from infra.settings import StorageSettings
@@ -106,32 +107,7 @@ class Storage(pulumi.ComponentResource):
     def _bucket(self, what: str) -> aws.s3.Bucket:
         name = self._naming(what)
         bucket = aws.s3.Bucket(name, force_destroy=self._args.settings.force_destroy, opts=self._stateful)
-        aws.s3.BucketPublicAccessBlock(
-            name,
-            bucket=bucket.id,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=self._child,
-        )
-        aws.s3.BucketOwnershipControls(
-            name, bucket=bucket.id, rule={"object_ownership": "BucketOwnerEnforced"}, opts=self._child
-        )
-        aws.s3.BucketVersioning(
-            name, bucket=bucket.id, versioning_configuration={"status": "Enabled"}, opts=self._child
-        )
-        encryption: aws.s3.BucketServerSideEncryptionConfigurationRuleApplyServerSideEncryptionByDefaultArgsDict
-        if what == "logs":
-            encryption = {"sse_algorithm": "AES256"}
-        else:
-            encryption = {"sse_algorithm": "aws:kms", "kms_master_key_id": self._key.arn}
-        aws.s3.BucketServerSideEncryptionConfiguration(
-            name,
-            bucket=bucket.id,
-            rules=[{"apply_server_side_encryption_by_default": encryption, "bucket_key_enabled": what != "logs"}],
-            opts=self._child,
-        )
+        secure(name, bucket, self._child, None if what == "logs" else self._key.arn)
         aws.s3.BucketLifecycleConfiguration(name, bucket=bucket.id, rules=self._lifecycle(what), opts=self._child)
         return bucket
 
