@@ -8,7 +8,7 @@ import runpy
 import boto3
 import pytest
 
-from cli.preview import plain
+from cli.preview_output import plain
 from contract.errors import PlatformError
 from contract.paths import ROOT
 from contract.strict import read_yaml
