@@ -4,7 +4,7 @@ Letters as of November 2026, from AWS's list of regions and zones. Which letters
 `mlp doctor` asks the account.
 """
 
-import botocore.session
+import botocore.loaders
 
 USUAL = "abc"
 ZONES = {
@@ -25,4 +25,6 @@ def zones(region: str) -> str:
 
 def is_region(region: str) -> bool:
     """Whether the installed botocore knows the region; those of China and of GovCloud have ARNs of their own."""
-    return region in botocore.session.get_session().get_available_regions("ec2")
+    # The data itself rather than a session, which would read the user's profile.
+    partitions = botocore.loaders.create_loader().load_data("endpoints")["partitions"]
+    return any(region in partition["regions"] for partition in partitions if partition["partition"] == "aws")

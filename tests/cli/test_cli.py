@@ -47,7 +47,9 @@ def test_bad_input_is_one_message_and_a_status(arguments, status, said, tmp_path
 
 
 def test_preview_needs_no_account_and_no_network():
-    document = json.loads(mlp("preview", "dev", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:1").stdout)
+    document = json.loads(
+        mlp("preview", "dev", "--json", AWS_ENDPOINT_URL="http://127.0.0.1:1", AWS_PROFILE="none").stdout
+    )
     assert document["environment"] == "dev"
     assert document["totals"]["aws:ec2/vpc:Vpc"] == 1
     assert sum(document["totals"].values()) < len(document["resources"])  # components and the stack are not counted
