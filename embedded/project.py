@@ -46,6 +46,8 @@ def read_config(environment: str) -> dict[str, str]:
         if key.startswith(own) and key not in declared:
             allowed = ", ".join(sorted(name for name in declared if name.startswith(own)))
             raise PlatformError(f"{file} is not valid:\n  unknown key {key!r}; allowed: {allowed}")
+    if "aws:region" not in given | declared:
+        raise PlatformError(f"{file} is not valid:\n  aws:region: this key is missing; name a region such as eu-west-1")
     values: dict[str, Any] = {}
     for key, declaration in declared.items():
         if key in given:
