@@ -1,5 +1,6 @@
 """Ingest: raw CSV becomes an immutable Parquet snapshot in the curated bucket, named by what is in it."""
 
+import csv
 import hashlib
 import io
 import json
@@ -43,10 +44,10 @@ def ingest(manifest: Manifest, buckets: Buckets) -> Snapshot:
     key = f"{manifest.name}/{manifest.data.source}"
     source = f"s3://{buckets.raw}/{key}"
     try:
-        content = s3.get_object(Bucket=buckets.raw, Key=key)["Body"].read()
+        raw = s3.get_object(Bucket=buckets.raw, Key=key)
     except s3.exceptions.NoSuchKey:
         raise PlatformError(f"{source} does not exist; put the raw data there") from None
-    table = read_table(content, manifest.data, source)
+    table = read_table(raw["Body"].read(), manifest.data, source)
     id_ = content_id(table)
     prefix = f"{manifest.name}/snapshot={id_}"
     snapshot = Snapshot(id_, f"s3://{buckets.curated}/{prefix}", len(table), source)
@@ -55,7 +56,11 @@ def ingest(manifest: Manifest, buckets: Buckets) -> Snapshot:
         table.write_parquet(parquet)
         s3.put_object(Bucket=buckets.curated, Key=f"{prefix}/{DATA_FILE}", Body=parquet.getvalue())
         # The description comes last: what has one is whole.
-        description = asdict(snapshot) | {"columns": table.columns, "created": datetime.now(UTC).isoformat()}
+        description = asdict(snapshot) | {
+            "source_version": raw.get("VersionId") or raw["ETag"].strip('"'),
+            "columns": table.columns,
+            "created": datetime.now(UTC).isoformat(),
+        }
         body = json.dumps(description, indent=1).encode()
         s3.put_object(Bucket=buckets.curated, Key=f"{prefix}/{DESCRIPTION_FILE}", Body=body)
     return snapshot
@@ -112,8 +117,8 @@ def read_table(content: bytes, data: Data, source: str) -> "pl.DataFrame":
 
     try:
         text = pl.read_csv(content, infer_schema=False)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (pl.exceptions.PolarsError, OSError) as error:  # an OSError for what looks like gzip, and is broken
+        reason = _first_mistake(content) or str(error).splitlines()[0]
         raise PlatformError(f"{source} is not a CSV file: {reason}") from None
     wanted = [*data.columns, data.target.name]
     missing, unknown = sorted(set(wanted) - set(text.columns)), sorted(set(text.columns) - set(wanted))
@@ -140,6 +145,21 @@ def content_id(table: "pl.DataFrame") -> str:
     return digest.hexdigest()[:32]
 
 
+def _first_mistake(content: bytes) -> str | None:
+    """Find the line at which a file is no CSV any more, which polars does not tell."""
+    line = width = 0
+    try:
+        for line, cells in enumerate(csv.reader(io.StringIO(content.decode(), newline=""), strict=True), 1):
+            width = width or len(cells)
+            if len(cells) > width:
+                return f"line {line} has {len(cells)} cells, the header has {width}"
+    except UnicodeDecodeError as error:
+        return f"line {content.count(bytes([10]), 0, error.start) + 1} is not text in UTF-8"
+    except csv.Error as error:
+        return f"line {line + 1}: {error}"
+    return None
+
+
 def _exists(s3: Any, bucket: str, key: str) -> bool:
     try:
         s3.head_object(Bucket=bucket, Key=key)
@@ -151,4 +171,6 @@ def _exists(s3: Any, bucket: str, key: str) -> bool:
 
 
 def _few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    # Of binary data, the header can be anything, and long.
+    shown = [name if name.isidentifier() else ascii(name[:40]) for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

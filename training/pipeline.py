@@ -51,7 +51,8 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
         source: a local file that is to replace the raw data first.
 
     Raises:
-        PlatformError: if a step refuses its input, a gate fails, or the training does.
+        PlatformError: if a step refuses its input, a gate fails, the training does, or what would be made is a version
+            that was rejected.
     """
     manifest = load_manifest(model)
     if source:
@@ -64,6 +65,11 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
     group = outputs.models[model].package_group
     made = [known for known in registry.versions(group) if known.properties.get("fingerprint") == fingerprint]
     version = made[0] if made else _make(manifest, outputs, snapshot, fingerprint, work, report)
+    if version.status == registry.REJECTED:
+        raise PlatformError(
+            f"{model} has a version {version.version} of the same data, settings and code, and it was rejected; "
+            f"change one of them, or approve that version in the model package group {group}"
+        )
     if version.status != registry.APPROVED:
         version = registry.approve(version)
         report(f"approve: version {version.version}")
@@ -94,8 +100,8 @@ def _make(
             "snapshot": snapshot.id,
             "source": snapshot.source,
             "commit": _commit(),
-            "settings": manifest.training.model_dump_json(),
             "trained_by": getpass.getuser(),
+            **{f"training.{name}": str(value) for name, value in manifest.training},
         }
         version = registry.register(manifest, outputs, artifact, metrics, lineage)
         done(f"version {version.version}")
@@ -109,8 +115,6 @@ def _train(model: str, channel: Path, model_dir: Path, report: Report) -> None:
         "SM_CHANNEL_TRAIN": str(channel),
         "SM_MODEL_DIR": str(model_dir),
         "SM_OUTPUT_DATA_DIR": str(model_dir.with_name("output") / "data"),
-        # OpenMP's threads spin while they wait; on a machine that has other work, that takes ten times as long.
-        "OMP_WAIT_POLICY": "PASSIVE",
     }
     command = [sys.executable, "-m", "training.train"]
     lines = deque[str](maxlen=20)

@@ -27,7 +27,8 @@ from contract.service import (
 from training.data import Rows
 from training.evaluate import open_model
 
-APPROVED = "Approved"
+APPROVED, REJECTED = "Approved", "Rejected"
+METRIC = "metric."  # what stands before a metric's name among a version's properties
 SELF_TEST_ROWS = 5
 
 
@@ -44,8 +45,11 @@ class ModelVersion:
     @property
     def metrics(self) -> dict[str, float]:
         """What the gates looked at when it was registered."""
-        metrics: dict[str, float] = json.loads(self.properties["metrics"])
-        return metrics
+        return {
+            name.removeprefix(METRIC): float(value)
+            for name, value in self.properties.items()
+            if name.startswith(METRIC)
+        }
 
 
 def pack(folder: Path, test: Rows, manifest: Manifest) -> bytes:
@@ -108,10 +112,11 @@ def register(
         ModelMetrics={
             "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": f"{uri}/metrics.json"}}
         },
+        # One property a value: SageMaker takes no quotes, braces or commas here, so no JSON.
         CustomerMetadataProperties={
             **lineage,
             "sha256": hashlib.sha256(artifact).hexdigest(),
-            "metrics": json.dumps({name: round(value, 6) for name, value in metrics.items()}),
+            **{f"{METRIC}{name}": f"{value:.6g}" for name, value in metrics.items()},
         },
     )
     return describe(answer["ModelPackageArn"])

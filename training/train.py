@@ -30,14 +30,12 @@ from contract.strict import parse
 from training.data import Rows, load, model_module, split
 from training.export import export
 
-METRICS_FILE = "metrics.json"
-
 
 @dataclass(frozen=True)
 class Job:
     """What a training container is told."""
 
-    hyperparameters: dict[str, Any]
+    hyperparameters: str
     channel: Path
     model_dir: Path
     output_dir: Path
@@ -46,9 +44,8 @@ class Job:
     def from_environment(cls, environment: Mapping[str, str], root: Path = Path("/opt/ml")) -> "Job":
         """Read SageMaker's variables, or else its files below `root`."""
         file = root / "input" / "config" / "hyperparameters.json"
-        text = environment.get("SM_HPS") or (file.read_text() if file.exists() else "{}")
         return cls(
-            hyperparameters=json.loads(text),
+            hyperparameters=environment.get("SM_HPS") or (file.read_text() if file.exists() else "{}"),
             channel=Path(environment.get("SM_CHANNEL_TRAIN") or root / "input" / "data" / "train"),
             model_dir=Path(environment.get("SM_MODEL_DIR") or root / "model"),
             output_dir=Path(environment.get("SM_OUTPUT_DATA_DIR") or root / "output" / "data"),
@@ -58,12 +55,17 @@ class Job:
         """The manifest of the model that the hyperparameters name, with the training settings that they change.
 
         Raises:
-            PlatformError: if `model` is missing or unknown, or another hyperparameter is not a training setting.
+            PlatformError: if they are no JSON object, `model` is missing or unknown, or another one is not a training
+                setting.
         """
-        changes = {name: _number(value) for name, value in self.hyperparameters.items() if name != "model"}
-        if "model" not in self.hyperparameters:
-            raise PlatformError('the hyperparameters must name the model, as in {"model": "digits"}')
-        manifest = load_manifest(self.hyperparameters["model"])
+        given = _decode(self.hyperparameters)
+        if not isinstance(given, dict) or "model" not in given:
+            raise PlatformError(
+                'the hyperparameters must name the model, as in {"model": "digits"}, '
+                f"but they are {self.hyperparameters.strip()}"
+            )
+        changes = {name: _decode(value) for name, value in given.items()}
+        manifest = load_manifest(str(changes.pop("model")))
         settings = parse(Training, manifest.training.model_dump() | changes, "the hyperparameters")
         return manifest.model_copy(update={"training": settings})
 
@@ -114,6 +116,10 @@ def fit(manifest: Manifest, rows: Rows) -> nn.Module:
     """
     settings = manifest.training
     torch.manual_seed(settings.seed)
+    if "OMP_NUM_THREADS" not in os.environ:
+        # Sums depend on the number of threads: one gives the same weights on any machine. It is also the fastest for
+        # small networks, ten times so where other processes want the cores that OpenMP's waiting threads spin on.
+        torch.set_num_threads(1)
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     network: nn.Module = model_module(manifest.name).network(manifest.data.target.classes).to(device)
     features = torch.from_numpy(rows.features).to(device)
@@ -146,8 +152,8 @@ def fit(manifest: Manifest, rows: Rows) -> nn.Module:
     return network.eval().cpu()
 
 
-def _number(text: Any) -> Any:
-    """SageMaker hands every hyperparameter over as a string."""
+def _decode(text: Any) -> Any:
+    """SageMaker hands every hyperparameter over as a string, and its SDK writes that string as JSON."""
     try:
         return json.loads(text) if isinstance(text, str) else text
     except ValueError:
