@@ -38,6 +38,7 @@ def test_a_snapshot_is_parquet_with_a_description(outputs, manifest, raw, table,
     )
     description = json.load(body["Body"])
     assert description["source"] == "s3://test-raw/digits/digits.csv"
+    assert description["source_version"]
     assert description["columns"] == [*manifest.data.columns, "digit"]
     ingest.download(snapshot, tmp_path)
     read = pl.read_parquet(tmp_path / "part-0.parquet")
@@ -82,7 +83,9 @@ ROW = ",".join(["5"] * 64)
     ("content", "said"),
     [
         (b"", "is not a CSV file"),
-        (b"\x89PNG\x0d\x0a\x1a\x0a\x00\xff\xfe\x00", "digits.csv"),
+        (b"\x89PNG\x0d\x0a\x1a\x0a\x00\xff\xfe\x00", "is not a CSV file: line 1 is not text in UTF-8"),
+        (bytes(100), r"has unknown '\x00\x00"),
+        (b"\x1f\x8b\x08\x00" + bytes(range(100)), "is not a CSV file"),
         (
             b"a,b\n1,2\n",
             "lacks digit, pixels_0, pixels_1, pixels_10, pixels_11 and 60 more and has unknown a, b column(s)",
@@ -92,9 +95,27 @@ ROW = ",".join(["5"] * 64)
         (f"{HEADER}{ROW},three\n".encode(), "line 2, column digit: 'three' is not a whole number"),
         (f"{HEADER}{ROW},3.5\n".encode(), "line 2, column digit: '3.5' is not a whole number"),
         (f"{HEADER}{ROW},3\n{ROW}\n".encode(), "line 3, column digit: '' is not a whole number"),
-        (f"{HEADER}{ROW},3,3\n".encode(), "is not a CSV file"),
+        (f"{HEADER}{ROW},3\n5,5,5".encode(), "line 3, column pixels_3: '' is not a number"),
+        (f"{HEADER}{ROW},3\n{ROW},3,3\n".encode(), "is not a CSV file: line 3 has 66 cells, the header has 65"),
+        (f'{HEADER}{ROW},3\n"{ROW},3\n'.encode(), "is not a CSV file: line 3: unexpected end of data"),
+        (HEADER.encode() + b"\xff," + ROW.encode() + b"\n", "is not a CSV file: line 2 is not text in UTF-8"),
     ],
-    ids=["empty", "binary", "other columns", "no rows", "text", "label", "fraction", "short line", "long line"],
+    ids=[
+        "empty",
+        "binary",
+        "zeros",
+        "broken gzip",
+        "other columns",
+        "no rows",
+        "text",
+        "label",
+        "fraction",
+        "short line",
+        "cut off",
+        "long line",
+        "open quote",
+        "other encoding",
+    ],
 )
 def test_a_corrupt_file_is_refused_and_nothing_is_written(outputs, manifest, raw, content, said):
     raw(content)

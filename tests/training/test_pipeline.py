@@ -1,20 +1,23 @@
 """The pipeline ends with a live version, does nothing twice, and goes on where it was cut off."""
 
 import hashlib
-import json
+import re
 import tarfile
 from io import BytesIO
 
 import boto3
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 
 from contract.errors import PlatformError
 from contract.manifest import Gate
 from contract.service import ArtifactMetadata, LiveVersions
 from training import evaluate, pipeline, registry
+from training.data import Rows, model_module
 from training.evaluate import check_gates
+from training.export import export
 
 
 @pytest.fixture
@@ -47,7 +50,9 @@ def test_from_raw_data_to_a_live_version_and_not_twice(run, outputs, table, tmp_
     (version,) = registry.versions("test-digits")
     assert version.status == "Approved"
     assert version.properties["snapshot"] in reported[1]
-    assert version.properties.keys() >= {"fingerprint", "commit", "settings", "trained_by", "source", "sha256"}
+    assert version.properties.keys() >= {"fingerprint", "commit", "training.seed", "trained_by", "source", "sha256"}
+    assert version.metrics == result.metrics
+    assert_aws_would_take(version.properties)
     artifact = fetch(version.artifact)
     assert hashlib.sha256(artifact).hexdigest() == version.properties["sha256"]
     (only,) = live(outputs).versions
@@ -72,10 +77,25 @@ def test_from_raw_data_to_a_live_version_and_not_twice(run, outputs, table, tmp_
     assert "approve: version 1" in reported
     assert live(outputs).versions == (only,)
 
+    boto3.client("sagemaker").update_model_package(
+        ModelPackageArn=version.arn,
+        ModelApprovalStatus="Rejected",
+        CustomerMetadataProperties=dict(version.properties),
+    )
+    with pytest.raises(PlatformError, match="has a version 1 of the same data, settings and code, and it was rejected"):
+        run()
+    assert registry.versions("test-digits")[0].status == "Rejected"
+
     fewer = tmp_path / "fewer.csv"
     fewer.write_bytes(table.head(-50).write_csv().encode())
     assert run(source=fewer)[0].version == 2
     assert live(outputs).versions[0].version == 2
+
+
+def assert_aws_would_take(properties: dict[str, str]) -> None:
+    """What the API reference allows in customer metadata; the emulated AWS takes anything."""
+    for text in (*properties, *properties.values()):
+        assert re.fullmatch(r"[\w\s.:/=+@-]{1,256}", text), text
 
 
 def assert_answers_its_own_self_test(artifact: bytes) -> None:
@@ -105,6 +125,19 @@ def test_a_gate_that_fails_registers_nothing_and_says_why(run, outputs, monkeypa
     assert live(outputs).versions == ()
 
 
+def test_an_interrupt_ends_the_training_and_registers_nothing(outputs, tmp_path):
+    def interrupt(line: str) -> None:
+        if line.startswith("train: epoch=1 "):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run("digits", outputs, tmp_path / "work", interrupt)
+    children = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+    assert not [command for command in children if "training.train" in command]
+    assert registry.versions("test-digits") == []
+    assert live(outputs).versions == ()
+
+
 def test_a_training_that_fails_is_one_message(run, monkeypatch):
     monkeypatch.setenv("SM_HPS", "{}")
     monkeypatch.setattr(pipeline, "json", _JsonThatNamesNoModel)
@@ -122,11 +155,9 @@ def test_a_gate_passes_at_its_bound():
     check_gates({"accuracy": 0.97, "size_mb": 2}, {"accuracy": Gate(min=0.97), "size_mb": Gate(max=2)}, "digits")
 
 
-def test_packing_the_same_model_gives_the_same_bytes(run, outputs, tmp_path, manifest):
-    from training.data import load, split
-
-    run()
-    rows = load(tmp_path / "work" / "train", manifest)
-    packs = [registry.pack(tmp_path / "work" / "model", split(rows, manifest.split)[1], manifest) for _ in range(2)]
+def test_packing_the_same_model_gives_the_same_bytes(tmp_path, manifest, table):
+    rows = Rows(table.drop("digit").to_numpy().astype(np.float32), table["digit"].to_numpy().astype(np.int64))
+    network = model_module("digits").network(10).eval()
+    export(network, rows.features[:2], tmp_path)
+    packs = [registry.pack(tmp_path, rows, manifest) for _ in range(2)]
     assert packs[0] == packs[1]
-    assert json.loads(registry.versions("test-digits")[0].properties["metrics"])["accuracy"] >= 0.97

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import torch
 
 from contract.errors import PlatformError
 from contract.manifest import Manifest
+from contract.paths import ROOT
 from contract.service import MODEL_FILE
 from training.data import Rows
 from training.train import Job, fit, run
@@ -36,27 +38,33 @@ def opt_ml(tmp_path, table):
     (tmp_path / "input" / "data" / "train").mkdir(parents=True)
     table.head(300).write_parquet(tmp_path / "input" / "data" / "train" / "part-0.parquet")
 
-    def configure(**hyperparameters: str):
-        (tmp_path / "input" / "config" / "hyperparameters.json").write_text(json.dumps(hyperparameters))
+    def configure(text: str | None = None, **hyperparameters: str):
+        (tmp_path / "input" / "config" / "hyperparameters.json").write_text(text or json.dumps(hyperparameters))
         return tmp_path
 
     return configure
 
 
-def job(root, **variables):
+def start(root):
     environment = {
         "SM_HPS": (root / "input" / "config" / "hyperparameters.json").read_text(),
         "SM_CHANNEL_TRAIN": str(root / "input" / "data" / "train"),
         "SM_MODEL_DIR": str(root / "model"),
         "SM_OUTPUT_DATA_DIR": str(root / "output" / "data"),
     }
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-m", "training.train"],
-        env=os.environ | environment | variables,
-        capture_output=True,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
+
+
+def job(root):
+    with start(root) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def test_files_below_opt_ml_are_read_where_no_variable_is_set(opt_ml):
@@ -66,6 +74,11 @@ def test_files_below_opt_ml_are_read_where_no_variable_is_set(opt_ml):
     assert read.model_dir == root / "model"
     assert read.manifest().training.epochs == 2
     assert read.manifest().training.learning_rate == 0.01
+
+
+def test_hyperparameters_may_be_quoted_as_sagemakers_sdk_does(opt_ml):
+    root = opt_ml(model='"digits"', epochs='"3"')
+    assert Job.from_environment({}, root).manifest().training.epochs == 3
 
 
 def test_a_container_writes_the_model_and_tells_its_progress(opt_ml):
@@ -82,6 +95,7 @@ def test_a_container_writes_the_model_and_tells_its_progress(opt_ml):
     ("hyperparameters", "said"),
     [
         ({}, "must name the model"),
+        ({"text": "epochs: 3"}, "must name the model"),
         ({"model": "nothing"}, "unknown model 'nothing'"),
         ({"model": "digits", "epoch": "2"}, "unknown key 'epoch'; did you mean 'epochs'?"),
         ({"model": "digits", "epochs": "none"}, "epochs: input should be a valid integer"),
@@ -94,6 +108,16 @@ def test_a_failure_is_one_message_and_a_file(opt_ml, hyperparameters, said):
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert said in (root / "output" / "failure").read_text()
+    assert not (root / "model").exists()
+
+
+def test_a_stop_ends_the_job_at_once_and_leaves_no_model(opt_ml):
+    root = opt_ml(model="digits", epochs="10000")
+    with start(root) as process:
+        assert process.stdout.readline().startswith("epoch=1 ")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (143, "")
     assert not (root / "model").exists()
 
 
@@ -119,6 +143,7 @@ def test_the_exported_model_gives_the_networks_answers_for_any_number_of_rows(op
 
     network = model_module("digits").network(10)
     network.load_state_dict(torch.load(root / "model" / "model.pt"))
+    assert str(ROOT).encode() not in (root / "model" / MODEL_FILE).read_bytes()
     session = onnxruntime.InferenceSession(root / "model" / MODEL_FILE)
     for count in (1, 7):
         label, probabilities = session.run(["label", "probabilities"], {"features": rows.features[:count]})
