@@ -20,12 +20,10 @@ from embedded.monitor import Resource, Secret
 from embedded.resources import ACCOUNT, ROWS, TAGGING, Call, Row
 from embedded.state import Held, State
 
-STEPS = ("create", "update", "replace", "delete", "keep", "same")
-
 
 @dataclass
 class Step:
-    """One thing that an up did to a resource."""
+    """One thing that an up did to a resource: create, update, replace, delete, keep, or same for nothing."""
 
     action: str
     urn: str

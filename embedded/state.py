@@ -50,9 +50,8 @@ class State:
         stored = json.loads(path.read_text(), object_hook=_decoder(path))
         if stored["emulator"] != emulator:
             return cls(path, emulator)
-        resources = [Held(**{**held, "not_sent": tuple(held["not_sent"])}) for held in stored["resources"]]
-        to_delete = [Held(**{**held, "not_sent": tuple(held["not_sent"])}) for held in stored["to_delete"]]
-        return cls(path, emulator, {held.urn: held for held in resources}, to_delete)
+        resources = {held.urn: held for held in map(_held, stored["resources"])}
+        return cls(path, emulator, resources, [_held(plain) for plain in stored["to_delete"]])
 
     def put(self, held: Held) -> None:
         """Remember a resource, on disk too."""
@@ -89,6 +88,10 @@ class State:
 
 def _plain(held: Held) -> dict[str, Any]:
     return {name: getattr(held, name) for name in Held.__dataclass_fields__}
+
+
+def _held(plain: dict[str, Any]) -> Held:
+    return Held(**{**plain, "not_sent": tuple(plain["not_sent"])})
 
 
 def _encoder(path: Path) -> Callable[[Any], Any]:
