@@ -7,7 +7,7 @@ import pulumi_aws as aws
 
 from infra.naming import Naming
 from infra.network import Network
-from infra.settings import AuroraSettings
+from infra.settings.data import AuroraSettings
 
 ENGINE_VERSION = "16.8"
 

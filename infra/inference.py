@@ -9,8 +9,8 @@ import pulumi_aws as aws
 
 from contract.manifest import Manifest
 from contract.service import LiveVersions, ServiceSettings
-from infra.naming import Naming
-from infra.settings import InferenceSettings
+from infra.foundation import Foundation
+from infra.settings.inference import InferenceSettings
 
 PLACEHOLDER = """
 import json
@@ -39,8 +39,6 @@ class InferenceArgs:
     settings: InferenceSettings
     models: Mapping[str, Manifest]
     roles: Mapping[str, aws.iam.Role]
-    repository_url: pulumi.Input[str]
-    key_arn: pulumi.Input[str]
 
 
 class Inference(pulumi.ComponentResource):
@@ -56,13 +54,13 @@ class Inference(pulumi.ComponentResource):
     live_parameters: dict[str, str]
 
     def __init__(
-        self, name: str, args: InferenceArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
+        self, name: str, args: InferenceArgs, foundation: Foundation, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ml-platform:infra:Inference", name, None, opts)
-        self._naming, self._args = naming, args
+        self._on, self._naming, self._args = foundation, foundation.naming, args
         self._child = pulumi.ResourceOptions(parent=self)
         self._api = aws.apigatewayv2.Api(
-            naming("inference"), name=naming("inference"), protocol_type="HTTP", opts=self._child
+            self._naming("inference"), name=self._naming("inference"), protocol_type="HTTP", opts=self._child
         )
         self._stage()
         self.live_parameters = {}
@@ -81,15 +79,6 @@ class Inference(pulumi.ComponentResource):
             max_body_bytes=self._args.settings.max_body_mb * 2**20,
         )
 
-    def _log_group(self, what: str) -> aws.cloudwatch.LogGroup:
-        return aws.cloudwatch.LogGroup(
-            self._naming(what.replace("/", "-")),
-            name=self._naming.path(what),
-            retention_in_days=self._args.settings.log_retention_days,
-            kms_key_id=self._args.key_arn,
-            opts=self._child,
-        )
-
     def _stage(self) -> None:
         throttling = self._args.settings.throttling
         aws.apigatewayv2.Stage(
@@ -98,7 +87,7 @@ class Inference(pulumi.ComponentResource):
             name="$default",
             auto_deploy=True,
             access_log_settings={
-                "destination_arn": self._log_group("api/inference").arn,
+                "destination_arn": self._on.log_group("api/inference", self._child).arn,
                 "format": json.dumps(ACCESS_LOG),
             },
             default_route_settings={
@@ -130,13 +119,15 @@ class Inference(pulumi.ComponentResource):
             memory_size=manifest.serving.memory_mb,
             timeout=manifest.serving.timeout_s,
             logging_config=aws.lambda_.FunctionLoggingConfigArgs(
-                log_format="JSON", log_group=self._log_group(f"inference/{model}").name
+                log_format="JSON", log_group=self._on.log_group(f"inference/{model}", self._child).name
             ),
             environment=aws.lambda_.FunctionEnvironmentArgs(variables=self.service_settings(model).environment()),
         )
         if settings.image_digest:
             args.package_type = "Image"
-            args.image_uri = pulumi.Output.concat(self._args.repository_url, "@", settings.image_digest)
+            args.image_uri = pulumi.Output.concat(
+                self._on.registry.repositories["inference"].repository_url, "@", settings.image_digest
+            )
         else:
             pulumi.log.warn(
                 f"{name} has no image: it answers 503 until ml-platform:inference.image_digest is set in "

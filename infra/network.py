@@ -7,7 +7,8 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.naming import Naming
-from infra.settings import NetworkSettings
+from infra.regions import endpoint_service
+from infra.settings.network import NetworkSettings
 
 ANYWHERE = "0.0.0.0/0"
 
@@ -105,7 +106,7 @@ class Network(pulumi.ComponentResource):
         aws.ec2.VpcEndpoint(
             naming("s3"),
             vpc_id=self._vpc.id,
-            service_name=f"com.amazonaws.{self._args.region}.s3",
+            service_name=endpoint_service("s3", self._args.region),
             vpc_endpoint_type="Gateway",
             route_table_ids=[table.id for table in tables],
             tags={"Name": naming("s3")},
@@ -146,7 +147,7 @@ class Network(pulumi.ComponentResource):
             aws.ec2.VpcEndpoint(
                 name,
                 vpc_id=self._vpc.id,
-                service_name=f"com.amazonaws.{self._args.region}.{service}",
+                service_name=endpoint_service(service, self._args.region),
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
                 subnet_ids=self.private_subnet_ids,

@@ -9,7 +9,8 @@ import pulumi_aws as aws
 from infra.buckets import secure
 from infra.naming import Naming
 from infra.policies import allow, deny, document
-from infra.settings import StorageSettings
+from infra.regions import arn, host
+from infra.settings.data import StorageSettings
 
 LAKE = ("raw", "curated", "artifacts", "queries")
 
@@ -69,14 +70,11 @@ class Storage(pulumi.ComponentResource):
             self._naming("lake"), name=f"alias/{self._naming('lake')}", target_key_id=key.key_id, opts=self._child
         )
         # The key's own ARN tells the account, which a program that looks nothing up cannot know otherwise.
-        self.account_id = key.arn.apply(lambda arn: arn.split(":")[4])
-        root = pulumi.Output.concat("arn:aws:iam::", self.account_id, ":root")
-        groups = pulumi.Output.concat(
-            f"arn:aws:logs:{self._args.region}:", self.account_id, f":log-group:{self._naming.path('')}*"
-        )
-        self._trails = pulumi.Output.concat(
-            f"arn:aws:cloudtrail:{self._args.region}:", self.account_id, f":trail/{self._naming('')}*"
-        )
+        self.account_id = key.arn.apply(lambda key: key.split(":")[4])
+        region = self._args.region
+        root = arn("iam", region, self.account_id, "root", everywhere=True)
+        groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
+        self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
@@ -87,7 +85,7 @@ class Storage(pulumi.ComponentResource):
                 allow(
                     ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"],
                     "*",
-                    principal={"Service": f"logs.{self._args.region}.amazonaws.com"},
+                    principal={"Service": host("logs", region)},
                     condition={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
                     sid="LogGroups",
                 ),

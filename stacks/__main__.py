@@ -7,7 +7,8 @@ from infra.audit import Audit, AuditArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
-from infra.identity import Identity, IdentityArgs
+from infra.foundation import Foundation
+from infra.identity import Identity
 from infra.inference import Inference, InferenceArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
@@ -28,29 +29,26 @@ registry = Registry(
     RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
     naming,
 )
-boundary = settings.permissions_boundary or None
-identity = Identity("identity", IdentityArgs(storage, registry, settings.region, boundary), naming)
+foundation = Foundation(
+    naming,
+    settings.region,
+    storage,
+    network,
+    registry,
+    settings.audit.log_retention_days,
+    settings.protect,
+    settings.permissions_boundary or None,
+)
+identity = Identity("identity", foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 if settings.data.aurora:
     Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
 if settings.data.mlflow:
-    Tracking(
-        "tracking", TrackingArgs(settings.data.mlflow, storage, settings.region, boundary, settings.protect), naming
-    )
+    Tracking("tracking", TrackingArgs(settings.data.mlflow), foundation)
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
-inference = Inference(
-    "inference",
-    InferenceArgs(
-        settings.inference,
-        models,
-        identity.inference,
-        registry.repositories["inference"].repository_url,
-        storage.key_arn,
-    ),
-    naming,
-)
+inference = Inference("inference", InferenceArgs(settings.inference, models, identity.inference), foundation)
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
 pulumi.export("environment", settings.environment)

@@ -16,17 +16,17 @@ SETTINGS: dict[str, Any] = {
     "prefix": "acme",
     "permissions_boundary": "",
     "data": {},
-    "audit": {},
+    "audit": {"log_retention_days": 14},
     "budget": {"monthly_usd": 10, "emails": ["team@example.com"]},
     "network": {"cidr": "10.0.0.0/16", "zones": ["a", "b", "c"], "nat": "none", "flow_logs": True},
     "storage": {"noncurrent_days": 7, "log_days": 30},
-    "inference": {"architecture": "arm64", "log_retention_days": 14},
+    "inference": {"architecture": "arm64"},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
     "network": {"nat": "per-zone"},
     "storage": {"noncurrent_days": 30},
-    "inference": {"log_retention_days": 90},
+    "audit": {"log_retention_days": 90},
 }
 """What an environment has to change to be allowed to call itself production."""
 

@@ -13,7 +13,7 @@ from tests.infra.conftest import PROD, as_list
 EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
     "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
-    "audit": {"trail": True},
+    "audit": PROD["audit"] | {"trail": True},
 }
 ELEMENTS = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 ONLY_ON_RESOURCES = {"sts:AssumeRole"}

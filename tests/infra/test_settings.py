@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import PlatformError
 from embedded.project import environments, read_config
-from infra.settings import NetworkSettings
+from infra.settings.network import NetworkSettings
 from tests.infra.conftest import PROD
 
 
@@ -63,10 +63,10 @@ from tests.infra.conftest import PROD
             "which is 26 character(s) longer than IAM takes; allowed here are 34",
         ),
         ("permissions_boundary", "boundary", "ml-platform:permissions_boundary"),
-        ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region of AWS"),
+        ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region that botocore knows"),
         ("storage", {"noncurrent_days": 0}, "greater than or equal to 1, but it is 0"),
         ("inference", {"image_digest": "latest"}, "ml-platform:inference.image_digest"),
-        ("inference", {"log_retention_days": 15}, "input should be 1, 3, 5, 7, 14"),
+        ("audit", {"log_retention_days": 15}, "input should be 1, 3, 5, 7, 14"),
         ("inference", {"max_body_mb": 7}, "less than or equal to 6"),
         ("inference", {"throttling": {"rat": 1}}, "ml-platform:inference.throttling: unknown key 'rat'"),
     ],
@@ -91,7 +91,7 @@ def test_a_mistake_names_file_key_and_what_is_allowed(preview, section, change, 
             {"aurora": {"backup_days": 1}},
             "ml-platform:data.aurora.backup_days: prod needs at least 7, but it is 1",
         ),
-        ("inference", {"log_retention_days": 1}, "ml-platform:inference.log_retention_days: prod needs at least 90"),
+        ("audit", {"log_retention_days": 1}, "ml-platform:audit.log_retention_days: prod needs at least 90"),
     ],
 )
 def test_production_may_not_ask_for_what_only_dev_may_have(preview, section, change, said):
