@@ -30,6 +30,13 @@ PROD: dict[str, Any] = {
 }
 """What an environment has to change to be allowed to call itself production."""
 
+EVERYTHING_ON = PROD | {
+    "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
+    "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
+    "audit": PROD["audit"] | {"trail": True},
+}
+"""Production with every optional part, for the checks that go over whatever there is."""
+
 DIGEST = "sha256:" + "a" * 64
 
 

@@ -8,13 +8,8 @@ import pytest
 from policy_sentry.querying.actions import get_action_data, get_actions_for_service
 
 from embedded.monitor import Resource
-from tests.infra.conftest import PROD, as_list
+from tests.infra.conftest import EVERYTHING_ON, as_list
 
-EVERYTHING_ON = PROD | {
-    "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
-    "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
-    "audit": PROD["audit"] | {"trail": True},
-}
 ELEMENTS = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 ONLY_ON_RESOURCES = {"sts:AssumeRole"}
 
