@@ -63,7 +63,7 @@ class Foundation:
             opts=opts,
         )
 
-    def arn(self, service: str, resource: str) -> pulumi.Output[str]:
+    def arn(self, service: str, resource: pulumi.Input[str]) -> pulumi.Output[str]:
         """The ARN of something in the environment's account and region that the program does not hold itself."""
         return arn(service, self.region, self.storage.account_id, resource)
 

@@ -75,6 +75,7 @@ class Storage(pulumi.ComponentResource):
         root = arn("iam", region, self.account_id, "root", everywhere=True)
         groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
         self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
+        alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
@@ -95,6 +96,13 @@ class Storage(pulumi.ComponentResource):
                     principal={"Service": "cloudtrail.amazonaws.com"},
                     condition={"ArnLike": {"aws:SourceArn": self._trails}},
                     sid="Trails",
+                ),
+                allow(
+                    ["kms:Decrypt", "kms:GenerateDataKey*"],
+                    "*",
+                    principal={"Service": "cloudwatch.amazonaws.com"},
+                    condition={"ArnLike": {"aws:SourceArn": alarms}},
+                    sid="Alarms",
                 ),
             ),
             opts=self._child,

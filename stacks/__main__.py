@@ -4,6 +4,7 @@ import pulumi
 
 from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
+from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
@@ -12,10 +13,12 @@ from infra.identity import Identity
 from infra.inference import Inference, InferenceArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
+from infra.notifications import Notifications, NotificationsArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
 from infra.tracking import Tracking, TrackingArgs
+from infra.training import Training, TrainingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
@@ -40,6 +43,14 @@ foundation = Foundation(
     settings.permissions_boundary or None,
 )
 identity = Identity("identity", foundation)
+notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
+training = Training(
+    "training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation
+)
+batch = None
+if settings.training.batch:
+    args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
+    batch = Batch("batch", args, foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 if settings.data.aurora:
     Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
@@ -68,4 +79,5 @@ pulumi.export(
         for name in models
     },
 )
+pulumi.export("training", training.outputs(batch.outputs() if batch else None))
 pulumi.export("service", inference.service_settings(*models).environment())

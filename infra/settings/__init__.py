@@ -17,8 +17,9 @@ from infra.regions import is_region
 from infra.settings.data import DataSettings, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
-from infra.settings.operations import AuditSettings, BudgetSettings
+from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
+from infra.settings.training import TrainingSettings
 
 VERSION = 1
 """Of the environment files' format; a change that old files do not survive counts it up."""
@@ -37,7 +38,9 @@ class Settings(Strict):
     storage: StorageSettings
     data: DataSettings
     inference: InferenceSettings
+    training: TrainingSettings
     audit: AuditSettings
+    alerts: AlertSettings
     budget: BudgetSettings
 
     @property
@@ -62,9 +65,20 @@ class Settings(Strict):
         for name in SECTIONS:
             for mistake in getattr(self, name).mistakes(Place(self.tier, self.region)):
                 yield f"ml-platform:{name}.{mistake}"
+        yield from self._training_mistakes()
+
+    def _training_mistakes(self) -> Iterator[str]:
+        """Backends that need something of another section."""
+        if self.training.backend == "eks" and getattr(self, "cluster", None) is None:
+            yield "ml-platform:training.backend: eks needs a cluster; allowed without one are sagemaker, batch"
+        if self.training.batch and self.network.existing is None and self.network.nat == "none":
+            yield (
+                "ml-platform:training.batch: its instances reach ECS, ECR and CloudWatch by the internet, and "
+                "network.nat is none, so jobs would wait for ever; set network.nat to single or per-zone"
+            )
 
 
-SECTIONS = ("network", "storage", "data", "inference", "audit", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "training", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

@@ -1,4 +1,4 @@
-"""Settings of audit and cost."""
+"""Settings of audit, alerts and cost."""
 
 from collections.abc import Iterator
 
@@ -17,6 +17,17 @@ class AuditSettings(Section):
         """What production needs."""
         if place.tier == "prod" and self.log_retention_days < 90:
             yield f"log_retention_days: prod needs at least 90, but it is {self.log_retention_days}"
+
+
+class AlertSettings(Section):
+    """Who is told when an alarm goes off; each address gets a mail first, and has to confirm."""
+
+    emails: tuple[Email, ...] = Field(default=(), max_length=10)
+
+    def mistakes(self, place: Place, /) -> Iterator[str]:
+        """What production needs."""
+        if place.tier == "prod" and not self.emails:
+            yield "emails: prod needs at least one, or nobody hears its alarms"
 
 
 class BudgetSettings(Section):
