@@ -9,7 +9,6 @@ import pulumi_aws as aws
 from infra.foundation import Foundation, objects
 from infra.policies import allow
 
-
 WORK = "_work/"
 """Below it in the artifact bucket, a folder a model, jobs leave what lies between steps; no model can be called so."""
 

@@ -44,9 +44,7 @@ foundation = Foundation(
 )
 identity = Identity("identity", foundation)
 notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
-training = Training(
-    "training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation
-)
+training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
 batch = None
 if settings.training.batch:
     args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)

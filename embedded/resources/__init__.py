@@ -7,5 +7,12 @@ from embedded.resources import data, identity, inference, network, operations, r
 from embedded.resources.row import Row
 
 ROWS: dict[str, Row] = (
-    network.ROWS | storage.ROWS | data.ROWS | operations.ROWS | registry.ROWS | identity.ROWS | inference.ROWS | training.ROWS
+    network.ROWS
+    | storage.ROWS
+    | data.ROWS
+    | operations.ROWS
+    | registry.ROWS
+    | identity.ROWS
+    | inference.ROWS
+    | training.ROWS
 )

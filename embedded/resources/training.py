@@ -19,10 +19,16 @@ def _documents(*names: str) -> Any:
 
 def _launch_template(properties: dict[str, Any]) -> dict[str, Any]:
     """Put what instances are launched with where the API wants it."""
-    outer = {name: value for name, value in properties.items() if name in ("name", "id", "tags")}
-    return outer | {
-        "launchTemplateData": {name: value for name, value in properties.items() if name not in outer},
-    }
+    outer = {name: value for name, value in properties.items() if name in ("name", "tags")}
+    data = {name: value for name, value in properties.items() if name not in outer}
+    data["tagSpecifications"] = [
+        {
+            "ResourceType": each["resourceType"],
+            "Tags": [{"Key": key, "Value": value} for key, value in sorted(each["tags"].items())],
+        }
+        for each in properties.get("tagSpecifications", [])
+    ]
+    return outer | {"launchTemplateData": data}
 
 
 ROWS: dict[str, Row] = {
@@ -68,6 +74,7 @@ ROWS: dict[str, Row] = {
         delete=Call("DeleteComputeEnvironment", parameters={"computeEnvironment": "{id}"}),
         auto_name="name",
         outputs={"arn": "{computeEnvironmentArn}"},
+        linked_role="batch.amazonaws.com",
         no_effect=frozenset({"updatePolicy"}),
     ),
     "aws:batch/jobQueue:JobQueue": Row(
