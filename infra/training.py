@@ -88,14 +88,20 @@ class Training(pulumi.ComponentResource):
     def _security_group(self) -> aws.ec2.SecurityGroup:
         """Jobs talk to their own hosts (torchrun, and SageMaker's encryption of it) and to AWS, and nobody to them."""
         name = self._on.naming("training")
-        itself = {"protocol": "-1", "from_port": 0, "to_port": 0, "self": True}
+        itself: dict[str, Any] = {
+            "description": "Hosts of the same job",
+            "protocol": "-1",
+            "from_port": 0,
+            "to_port": 0,
+            "self": True,
+        }
         return aws.ec2.SecurityGroup(
             name,
             vpc_id=self._on.network.vpc_id,
             description="Training jobs: one another, and AWS over HTTPS",
-            ingress=[itself | {"description": "Hosts of the same job"}],
+            ingress=[aws.ec2.SecurityGroupIngressArgs(**itself)],
             egress=[
-                itself | {"description": "Hosts of the same job"},
+                aws.ec2.SecurityGroupEgressArgs(**itself),
                 {
                     "description": "AWS and its registries",
                     "protocol": "tcp",

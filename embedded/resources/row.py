@@ -40,8 +40,8 @@ class Row:
         outputs: templates of outputs that the answer lacks.
         prepare: turns the inputs into what the create call takes, where names alone cannot.
         left_out: what `prepare` leaves out because the emulator would get it wrong; shown to the user.
-        linked_role: the service whose own role AWS goes by if the property `serviceRole` is left out; the emulator wants
-            it to be there and named.
+        linked_role: the service whose own role AWS goes by if the property `serviceRole` is left out; the emulator
+            wants it named.
         no_effect: properties that tell the provider how to act rather than AWS what to make.
     """
 
