@@ -6,6 +6,7 @@ from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
 from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
+from infra.checks import check
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
@@ -22,6 +23,7 @@ from infra.training import Training, TrainingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
+check(settings, models)
 naming = Naming.of(settings, models)
 tag_everything(naming)
 

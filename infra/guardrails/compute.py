@@ -51,6 +51,22 @@ def _(function: Resource, _tier: str) -> Iterator[str]:
         yield f"{image} may be another image tomorrow"
 
 
+@rule("job-image-by-digest", "Name the image as repository@sha256:...", "aws:batch/jobDefinition:JobDefinition")
+def _(definition: Resource, _tier: str) -> Iterator[str]:
+    for path in ("containerProperties", "nodeProperties"):
+        document = definition.get(path)
+        if isinstance(document, str) and not unknown(document):
+            for image in re.findall(r'"image": ?"([^"]*)"', document):
+                if "@sha256:" not in image:
+                    yield f"{image} may be another image tomorrow"
+
+
+@rule("alarm-tells-somebody", "Give alarmActions the environment's topic.", "aws:cloudwatch/metricAlarm:MetricAlarm")
+def _(alarm: Resource, _tier: str) -> Iterator[str]:
+    if not alarm.has("alarmActions"):
+        yield "nobody hears it"
+
+
 @rule("function-runtime-supported", "Choose a runtime that AWS still mends, such as python3.13.", FUNCTION)
 def _(function: Resource, _tier: str) -> Iterator[str]:
     runtime = function.get("runtime")

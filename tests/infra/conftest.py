@@ -10,6 +10,8 @@ import pytest
 from contract.paths import ROOT
 from embedded.monitor import Deployment, Resource, run
 
+DIGEST = "sha256:" + "a" * 64
+
 SETTINGS: dict[str, Any] = {
     "version": 1,
     "tier": "dev",
@@ -21,12 +23,15 @@ SETTINGS: dict[str, Any] = {
     "network": {"cidr": "10.0.0.0/16", "zones": ["a", "b", "c"], "nat": "none", "flow_logs": True},
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64"},
+    "training": {"backend": "sagemaker"},
+    "alerts": {},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
     "network": {"nat": "per-zone"},
     "storage": {"noncurrent_days": 30},
     "audit": {"log_retention_days": 90},
+    "alerts": {"emails": ["team@example.com"]},
 }
 """What an environment has to change to be allowed to call itself production."""
 
@@ -34,10 +39,13 @@ EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
     "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
     "audit": PROD["audit"] | {"trail": True},
+    "training": {
+        "image_digest": DIGEST,
+        "sagemaker": {"instance_types": ["m7i.large", "m7i.2xlarge", "g5.xlarge", "p4d.24xlarge"]},
+        "batch": {"instance_types": ["m7i.large", "g5.xlarge", "g5.12xlarge"]},
+    },
 }
 """Production with every optional part, for the checks that go over whatever there is."""
-
-DIGEST = "sha256:" + "a" * 64
 
 
 class KnownIds:
@@ -54,10 +62,15 @@ class KnownIds:
             "aws:sagemaker/modelPackageGroup:ModelPackageGroup": (
                 f"arn:aws:sagemaker:{place}:model-package-group/{resource.name}"
             ),
+            "aws:ec2/securityGroup:SecurityGroup": f"arn:aws:ec2:{place}:security-group/{resource.name}",
+            "aws:cloudwatch/logGroup:LogGroup": f"arn:aws:logs:{place}:log-group:{resource.inputs.get('name')}",
+            "aws:sns/topic:Topic": f"arn:aws:sns:{place}:{resource.name}",
         }
         computed = {
             "arn": arns.get(resource.type, f"arn:aws:test:eu-west-1:123456789012:{resource.name}"),
+            "name": resource.name,
             "bucket": resource.name,
+            "latestVersion": 1,
             "keyId": resource.name,
             "executionArn": f"arn:aws:execute-api:eu-west-1:123456789012:{resource.name}",
             "invokeArn": f"arn:aws:apigateway:{resource.name}",

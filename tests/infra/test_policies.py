@@ -38,7 +38,7 @@ def actions(pattern: str) -> list[str]:
 
 def test_there_are_documents_of_every_kind(documents):
     kinds = {name.split()[0].rpartition(":")[2] for name in documents}
-    assert kinds == {"BucketPolicy", "KeyPolicy", "Role", "RolePolicy"}
+    assert kinds == {"BucketPolicy", "KeyPolicy", "Role", "RolePolicy", "TopicPolicy"}
     assert len(documents) >= 16
 
 
@@ -84,7 +84,7 @@ def applies(action: str, arn: str) -> bool:
 
 
 def test_no_document_is_larger_than_its_place_takes(documents):
-    limits = {"Role": 2048, "RolePolicy": 10_240, "BucketPolicy": 20_480, "KeyPolicy": 32_768}
+    limits = {"Role": 2048, "RolePolicy": 10_240, "BucketPolicy": 20_480, "KeyPolicy": 32_768, "TopicPolicy": 30_720}
     for name, document in documents.items():
         limit = limits[name.split()[0].rpartition(":")[2]]
         assert len(json.dumps(document, separators=(",", ":"))) <= limit, name
