@@ -313,33 +313,30 @@ def _with_image(environment):
     return config | {"ml-platform:training": json.dumps(training)}
 
 
-def test_it_is_registered_with_the_emulated_sagemaker(environment):
-    known = jobs.Job(jobs.job_name(environment.training, "digits", "train"), "digits", "train", Compute())
-    arn = jobs.submit(known, environment, "sagemaker")
-    found = boto3.client("sagemaker").describe_training_job(TrainingJobName=known.name)
+def test_the_emulated_aws_takes_a_job_that_fits_and_never_sees_another(environment):
+    """One test, since it takes seconds to create an environment."""
+    s3, sagemaker, batch = (boto3.client(service) for service in ("s3", "sagemaker", "batch"))
+    artifacts = environment.buckets.artifacts
+    with pytest.raises(PlatformError, match="does not fit on sagemaker in local"):
+        jobs.submit(jobs.Job("too-large", "digits", "train", Compute(gpus=8)), environment, "sagemaker")
+    assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
+    assert not s3.list_objects_v2(Bucket=artifacts).get("Contents")
+
+    fits = jobs.Job(jobs.job_name(environment.training, "digits", "train"), "digits", "train", Compute())
+    arn = jobs.submit(fits, environment, "sagemaker")
+    found = sagemaker.describe_training_job(TrainingJobName=fits.name)
     assert found["TrainingJobArn"] == arn
     assert found["EnableManagedSpotTraining"] is True
     assert found["VpcConfig"]["Subnets"] == list(environment.training.subnets)
     assert found["AlgorithmSpecification"]["TrainingImage"] == environment.training.image
-    body = boto3.client("s3").get_object(Bucket=environment.buckets.artifacts, Key="_work/digits/outputs.json")["Body"]
-    assert Outputs.model_validate_json(body.read()) == environment
+    told = s3.get_object(Bucket=artifacts, Key="_work/digits/outputs.json")["Body"].read()
+    assert Outputs.model_validate_json(told) == environment
 
-
-def test_a_job_that_does_not_fit_is_not_sent(environment):
-    known = jobs.Job("job", "digits", "train", Compute(gpus=8))
-    with pytest.raises(PlatformError, match="does not fit on sagemaker in local"):
-        jobs.submit(known, environment, "sagemaker")
-    assert boto3.client("sagemaker").list_training_jobs()["TrainingJobSummaries"] == []
-    assert not boto3.client("s3").list_objects_v2(Bucket=environment.buckets.artifacts).get("Contents")
-
-
-def test_it_names_queues_and_definitions_of_the_emulated_batch(environment):
-    known = jobs.Job("job", "digits", "train", Compute())
-    asked = jobs.request(known, environment, "batch")
-    (queue,) = boto3.client("batch").describe_job_queues(jobQueues=[asked["jobQueue"]])["jobQueues"]
+    asked = jobs.request(fits, environment, "batch")  # moto would run it, in Docker
+    (queue,) = batch.describe_job_queues(jobQueues=[asked["jobQueue"]])["jobQueues"]
     assert queue["state"] == "ENABLED"
-    definitions = boto3.client("batch").describe_job_definitions(jobDefinitions=[asked["jobDefinition"]])
-    assert definitions["jobDefinitions"][0]["containerProperties"]["image"] == environment.training.image
+    (definition,) = batch.describe_job_definitions(jobDefinitions=[asked["jobDefinition"]])["jobDefinitions"]
+    assert definition["containerProperties"]["image"] == environment.training.image
 
 
 @pytest.fixture
