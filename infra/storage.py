@@ -99,7 +99,7 @@ class Storage(pulumi.ComponentResource):
             ),
             opts=self._child,
         )
-        self.key_arn = pulumi.Output.all(key.arn, policy.id).apply(lambda values: str(values[0]))
+        self.key_arn = pulumi.Output.all(key.arn, policy.urn).apply(lambda values: str(values[0]))
         return key
 
     def _bucket(self, what: str) -> aws.s3.Bucket:
@@ -151,7 +151,7 @@ class Storage(pulumi.ComponentResource):
             allow(["s3:PutObject"], objects, our_trails, trail, sid="Trail"),
             allow(["s3:GetBucketAcl"], logs.arn, our_trails, trail, sid="TrailCheck"),
         )
-        return pulumi.Output.all(logs.arn, policy.id).apply(lambda values: str(values[0]))
+        return pulumi.Output.all(logs.arn, policy.urn).apply(lambda values: str(values[0]))
 
     def _log_access(self, what: str) -> None:
         target = pulumi.Output.all(self.buckets["logs"].id, self.log_delivery_arn).apply(lambda values: str(values[0]))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contract.paths import ROOT
+from embedded.foresight import arns
 from embedded.monitor import Deployment, Resource, run
 
 SETTINGS: dict[str, Any] = {
@@ -70,7 +71,7 @@ class KnownIds:
 _built: dict[str, Deployment] = {}
 
 
-def _build(environment: str, known: bool, region: str = "eu-west-1", **changes: Any) -> Deployment:
+def _build(environment: str, known: str, region: str = "eu-west-1", **changes: Any) -> Deployment:
     """Run the program with changed settings; the same settings are run once, and nobody changes what comes of them."""
     settings = copy.deepcopy(SETTINGS)
     for name, change in changes.items():
@@ -86,7 +87,8 @@ def _build(environment: str, known: bool, region: str = "eu-west-1", **changes: 
             project="ml-platform",
             stack=environment,
             config=config | {"aws:region": region},
-            provider=KnownIds() if known else None,
+            provider=KnownIds() if known == "ids" else None,
+            foresee=arns(region) if known == "arns" else None,
         )
     return _built[key]
 
@@ -94,13 +96,19 @@ def _build(environment: str, known: bool, region: str = "eu-west-1", **changes: 
 @pytest.fixture
 def build():
     """Build an environment whose resources all have known ids; keyword arguments change its settings."""
-    return lambda environment="test", **sections: _build(environment, True, **sections)
+    return lambda environment="test", **sections: _build(environment, "ids", **sections)
 
 
 @pytest.fixture
 def preview():
     """Preview an environment: what only an up would know is unknown."""
-    return lambda environment="test", **sections: _build(environment, False, **sections)
+    return lambda environment="test", **sections: _build(environment, "", **sections)
+
+
+@pytest.fixture
+def foresee():
+    """Preview an environment as `mlp preview` does: with the form of each ARN known."""
+    return lambda environment="test", **sections: _build(environment, "arns", **sections)
 
 
 def only(deployment: Deployment, type_: str, name: str) -> Resource:
