@@ -230,6 +230,8 @@ class Bootstrap(pulumi.ComponentResource):
             allow(["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"], self._secrets_key.arn, sid="UseSecrets"),
             allow([f"{service}:*" for service in _REGIONAL], "*", here, sid="Regional"),
             allow(["budgets:*"], self._arn("budgets", "budget/*"), sid="Budgets"),
+            # Names within the network. Route 53 is in no region, and its zones have no names in their ARNs.
+            allow(_ZONES, "*", sid="Zones"),
             allow(["s3:*"], buckets + [f"{bucket}/*" for bucket in buckets], sid="Buckets"),
             allow(_KEYS, "*", here, sid="Keys"),
             allow(_LOOK, "*", sid="Look"),
@@ -286,6 +288,9 @@ _LOOK = [
     "ecr:DescribeRepositories",
     "ecr:GetLifecyclePolicy",
     "ecr:ListTagsForResource",
+    "ecs:Describe*",
+    "ecs:ListTagsForResource",
+    "elasticloadbalancing:Describe*",
     "glue:GetDatabase",
     "glue:GetTable",
     "glue:GetTags",
@@ -306,6 +311,9 @@ _LOOK = [
     "logs:ListTagsForResource",
     "rds:Describe*",
     "rds:ListTagsForResource",
+    "route53:GetHostedZone",
+    "route53:ListResourceRecordSets",
+    "route53:ListTagsForResource",
     "s3:GetAccelerateConfiguration",
     "s3:GetBucket*",
     "s3:GetEncryptionConfiguration",
@@ -330,6 +338,8 @@ _REGIONAL = [
     "cloudwatch",
     "ec2",
     "ecr",
+    "ecs",
+    "elasticloadbalancing",
     "events",
     "glue",
     "lambda",
@@ -344,9 +354,23 @@ _REGIONAL = [
 ]
 """Services of which an environment may make anything in its region."""
 
+_ZONES = [
+    "route53:AssociateVPCWithHostedZone",
+    "route53:ChangeResourceRecordSets",
+    "route53:ChangeTagsForResource",
+    "route53:CreateHostedZone",
+    "route53:DeleteHostedZone",
+    "route53:DisassociateVPCFromHostedZone",
+    "route53:GetChange",
+    "route53:GetHostedZone",
+    "route53:ListResourceRecordSets",
+    "route53:ListTagsForResource",
+]
+
 _ROLE_USERS = [
     "apigateway",
     "ec2",
+    "ecs-tasks",
     "events",
     "glue",
     "lambda",

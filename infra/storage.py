@@ -14,6 +14,10 @@ from infra.settings.data import StorageSettings
 
 LAKE = ("raw", "curated", "artifacts", "queries")
 
+BALANCERS = "balancers"
+"""Prefix of the load balancers' access logs in the logs bucket."""
+BALANCER_LOGS = "logdelivery.elasticloadbalancing.amazonaws.com"
+
 QUERY_DAYS = 7
 """How long Athena's results are kept: they can be had again."""
 
@@ -139,15 +143,18 @@ class Storage(pulumi.ComponentResource):
     def _allow_log_delivery(self, logs: aws.s3.Bucket) -> pulumi.Output[str]:
         ours = {"StringEquals": {"aws:SourceAccount": self.account_id}}
         objects = pulumi.Output.concat(logs.arn, "/*")
+        of_balancers = pulumi.Output.concat(logs.arn, f"/{BALANCERS}/AWSLogs/", self.account_id, "/*")
         our_trails = {"ArnLike": {"aws:SourceArn": self._trails}}
         access, flow = {"Service": "logging.s3.amazonaws.com"}, {"Service": "delivery.logs.amazonaws.com"}
-        trail = {"Service": "cloudtrail.amazonaws.com"}
+        trail, balancers = {"Service": "cloudtrail.amazonaws.com"}, {"Service": BALANCER_LOGS}
         policy = self._bucket_policy(
             "logs",
             *_tls_only(logs),
             allow(["s3:PutObject"], objects, ours, access, sid="AccessLogs"),
             allow(["s3:PutObject"], objects, ours, flow, sid="FlowLogs"),
             allow(["s3:GetBucketAcl"], logs.arn, ours, flow, sid="FlowLogsCheck"),
+            # Load balancers say no account; the path they write to holds them to ours.
+            allow(["s3:PutObject"], of_balancers, principal=balancers, sid="BalancerLogs"),
             allow(["s3:PutObject"], objects, our_trails, trail, sid="Trail"),
             allow(["s3:GetBucketAcl"], logs.arn, our_trails, trail, sid="TrailCheck"),
         )

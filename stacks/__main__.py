@@ -10,6 +10,7 @@ from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity
 from infra.inference import Inference, InferenceArgs
+from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
 from infra.registry import Registry, RegistryArgs
@@ -24,9 +25,10 @@ tag_everything(naming)
 
 storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
 network = Network("network", NetworkArgs(settings.network, settings.region, storage.log_delivery_arn), naming)
+images = ["inference", "training"] + ["mlflow"] * bool(settings.data.mlflow and settings.data.mlflow.ecs)
 registry = Registry(
     "registry",
-    RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
+    RegistryArgs(images, list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
     naming,
 )
 foundation = Foundation(
@@ -41,10 +43,16 @@ foundation = Foundation(
 )
 identity = Identity("identity", foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+database, tracking = None, None
 if settings.data.aurora:
-    Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
-if settings.data.mlflow:
-    Tracking("tracking", TrackingArgs(settings.data.mlflow), foundation)
+    database = Database(
+        "database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming
+    )
+if settings.data.mlflow and settings.data.mlflow.ecs:
+    assert database, "the settings refuse MLflow on ECS without a database"
+    tracking = Mlflow("mlflow", MlflowArgs(settings.data.mlflow.size, settings.data.mlflow.ecs, database), foundation)
+elif settings.data.mlflow:
+    tracking = Tracking("tracking", TrackingArgs(settings.data.mlflow.size), foundation)
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
@@ -56,6 +64,7 @@ pulumi.export("region", settings.region)
 pulumi.export("buckets", {what: bucket.bucket for what, bucket in storage.buckets.items()})
 pulumi.export("key_arn", storage.key_arn)
 pulumi.export("training_role", identity.training.arn)
+pulumi.export("tracking_uri", tracking.uri if tracking else "")
 pulumi.export("images", {image: repository.repository_url for image, repository in registry.repositories.items()})
 pulumi.export(
     "models",

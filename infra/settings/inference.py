@@ -1,11 +1,11 @@
 """Settings of what serves the models."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from contract.strict import Strict
-from infra.settings.section import Section
+from infra.settings.section import Digest, Section
 
 
 class Throttling(Strict):
@@ -19,7 +19,7 @@ class InferenceSettings(Section):
     """The functions that serve, and the API before them."""
 
     architecture: Literal["arm64", "x86_64"] = "arm64"
-    image_digest: Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")] | None = None
+    image_digest: Digest | None = None
     throttling: Throttling = Throttling()
     max_rows: int = Field(default=1024, ge=1, le=100_000, description="rows in one request")
     max_body_mb: int = Field(default=4, ge=1, le=6, description="size of a request; Lambda takes 6 MB")

@@ -33,10 +33,22 @@ PROD: dict[str, Any] = {
 
 EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
-    "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
+    "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": {"size": "Small"}},
     "audit": PROD["audit"] | {"trail": True},
 }
 """Production with every optional part, for the checks that go over whatever there is."""
+
+MLFLOW_ON_ECS: dict[str, Any] = {
+    "aurora": {"backup_days": 7},
+    "mlflow": {
+        "ecs": {
+            "domain": "mlflow.ml.example.com",
+            "certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+            "image_digest": "sha256:" + "b" * 64,
+        }
+    },
+}
+"""Data settings for a region in which SageMaker has no MLflow."""
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -64,6 +76,10 @@ class KnownIds:
             "invokeArn": f"arn:aws:apigateway:{resource.name}",
             "repositoryUrl": f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{resource.name}",
             "apiEndpoint": "https://api",
+            "endpoint": f"{resource.name}.example.com",
+            "clusterResourceId": f"cluster-{resource.name}",
+            "dnsName": f"{resource.name}.example.com",
+            "zoneId": f"Z-{resource.name}",
         }
         return resource.name, computed | resource.inputs
 

@@ -109,7 +109,7 @@ def test_the_monitor_writes_metrics_of_its_own_namespace_only(policies):
 
 def test_every_role_has_the_boundary_that_the_company_demands(build):
     boundary = "arn:aws:iam::123456789012:policy/boundary"
-    bounded = build(permissions_boundary=boundary, data={"mlflow": "Small"}).of_type("aws:iam/role:Role")
+    bounded = build(permissions_boundary=boundary, data={"mlflow": {}}).of_type("aws:iam/role:Role")
     assert len(bounded) == 5
     assert all(role.inputs["permissionsBoundary"] == boundary for role in bounded)
     assert not any("permissionsBoundary" in role.inputs for role in build().of_type("aws:iam/role:Role"))

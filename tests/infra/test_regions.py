@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from contract.errors import PlatformError
 from infra.regions import endpoint_service, host, is_region, partition, zones
-from tests.infra.conftest import EVERYTHING_ON
+from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS
 
 ABROAD = {"cn-north-1": ("aws-cn", ["a", "b", "d"]), "us-gov-west-1": ("aws-us-gov", ["a", "b", "c"])}
 
@@ -33,7 +34,8 @@ def test_hosts_and_endpoint_services_are_named_as_the_partition_has_them():
 def test_no_arn_and_no_host_of_another_partition_is_left(foresee, region):
     """With everything on: a name of AWS's public partition would be refused there."""
     expected, letters = ABROAD[region]
-    abroad = EVERYTHING_ON | {"network": EVERYTHING_ON["network"] | {"zones": letters}}
+    mlflow = json.loads(json.dumps(MLFLOW_ON_ECS).replace("arn:aws:acm:eu-west-1", f"arn:{expected}:acm:{region}"))
+    abroad = EVERYTHING_ON | {"network": EVERYTHING_ON["network"] | {"zones": letters}, "data": mlflow}
     seen = False
     for resource in foresee("prod", region=region, **abroad).resources.values():
         text = json.dumps(resource.inputs, default=str)
@@ -42,3 +44,8 @@ def test_no_arn_and_no_host_of_another_partition_is_left(foresee, region):
         if expected == "aws-cn":
             assert f"{region}.amazonaws.com" not in text.replace(".amazonaws.com.cn", ""), resource
     assert seen
+
+
+def test_managed_mlflow_is_refused_where_there_is_none(foresee):
+    with pytest.raises(PlatformError, match="SageMaker has no managed MLflow in us-gov-west-1"):
+        foresee(region="us-gov-west-1", data={"mlflow": {}})
