@@ -14,7 +14,7 @@ from infra.regions import arn, host
 from infra.registry import Registry
 from infra.storage import Storage
 
-UNNAMED = {"lambda.amazonaws.com", "ec2.amazonaws.com"}
+UNNAMED = {"lambda.amazonaws.com", "ec2.amazonaws.com", "ecs.amazonaws.com", "firehose.amazonaws.com"}
 """Services that do not say for which account they take a role on."""
 
 
@@ -71,10 +71,10 @@ class Foundation:
         """A statement that lets its holder write to a log group that is there."""
         return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.arn("logs", f"log-group:{group}:*"))
 
-    def use_key(self, *actions: str, through: str = "s3") -> dict[str, Any]:
-        """A statement that gives the environment's key to its holder, for what a service keeps encrypted with it."""
-        by_service = {"StringEquals": {"kms:ViaService": host(through, self.region)}}
-        return allow([f"kms:{action}" for action in actions], self.storage.key_arn, by_service)
+    def use_key(self, *actions: str) -> dict[str, Any]:
+        """A statement that gives the environment's key to its holder, for what S3 keeps encrypted with it."""
+        through_s3 = {"StringEquals": {"kms:ViaService": host("s3", self.region)}}
+        return allow([f"kms:{action}" for action in actions], self.storage.key_arn, through_s3)
 
     def pull(self, image: str) -> list[dict[str, Any]]:
         """Statements that let their holder pull an image of the registry."""

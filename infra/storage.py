@@ -78,6 +78,7 @@ class Storage(pulumi.ComponentResource):
         region = self._args.region
         root = arn("iam", region, self.account_id, "root", everywhere=True)
         groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
+        alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
         self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
@@ -99,6 +100,14 @@ class Storage(pulumi.ComponentResource):
                     principal={"Service": "cloudtrail.amazonaws.com"},
                     condition={"ArnLike": {"aws:SourceArn": self._trails}},
                     sid="Trails",
+                ),
+                # An alarm that may not use the key cannot publish to an encrypted topic, and says so nowhere.
+                allow(
+                    ["kms:Decrypt", "kms:GenerateDataKey*"],
+                    "*",
+                    principal={"Service": "cloudwatch.amazonaws.com"},
+                    condition={"ArnLike": {"aws:SourceArn": alarms}},
+                    sid="Alarms",
                 ),
             ),
             opts=self._child,

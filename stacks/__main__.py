@@ -5,14 +5,16 @@ import pulumi
 from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
 from infra.catalog import Catalog, CatalogArgs
+from infra.checks import check
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
-from infra.identity import Identity
+from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
 from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
+from infra.notifications import Notifications, NotificationsArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
@@ -20,6 +22,7 @@ from infra.tracking import Tracking, TrackingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
+check(settings, models)
 naming = Naming.of(settings, models)
 tag_everything(naming)
 
@@ -41,7 +44,8 @@ foundation = Foundation(
     settings.protect,
     settings.permissions_boundary or None,
 )
-identity = Identity("identity", foundation)
+identity = Identity("identity", IdentityArgs(models), foundation)
+notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 database, tracking = None, None
 if settings.data.aurora:
@@ -56,7 +60,11 @@ elif settings.data.mlflow:
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
-inference = Inference("inference", InferenceArgs(settings.inference, models, identity.inference), foundation)
+inference = Inference(
+    "inference",
+    InferenceArgs(settings.inference, settings.alerts, models, identity.inference, notifications.topic_arn),
+    foundation,
+)
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
 pulumi.export("environment", settings.environment)

@@ -17,7 +17,7 @@ from infra.regions import is_region
 from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
-from infra.settings.operations import AuditSettings, BudgetSettings
+from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
 
 VERSION = 1
@@ -38,6 +38,7 @@ class Settings(Strict):
     data: DataSettings
     inference: InferenceSettings
     audit: AuditSettings
+    alerts: AlertSettings
     budget: BudgetSettings
 
     @property
@@ -77,7 +78,7 @@ class Settings(Strict):
             )
 
 
-SECTIONS = ("network", "storage", "data", "inference", "audit", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from contract.strict import Strict
 from infra.regions import MANAGED_MLFLOW
+from infra.settings.inference import CERTIFICATE, DOMAIN
 from infra.settings.section import Days, Digest, Place, Section
 
 
@@ -45,11 +46,9 @@ class AuroraSettings(Strict):
 class MlflowOnEcs(Strict):
     """MLflow as a container of the environment's own, for regions in which SageMaker offers none."""
 
-    domain: str = Field(
-        pattern=r"^([a-z0-9-]+\.){2,}[a-z]+$", description="name under which it answers within the network"
-    )
+    domain: str = Field(pattern=DOMAIN, description="name under which it answers within the network")
     certificate_arn: str = Field(
-        pattern=r"^arn:[a-z-]+:acm:[a-z0-9-]+:\d{12}:certificate/.+$",
+        pattern=CERTIFICATE,
         description="certificate of AWS's Certificate Manager for that name",
     )
     image_digest: Digest | None = Field(default=None, description="the image; until it is set nothing runs")
