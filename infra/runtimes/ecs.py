@@ -92,10 +92,12 @@ class Ecs(Runtime):
             opts=self._child,
         )
         provider = self._gpu_capacity() if self._serving.gpus else None
+        names = [provider.name] if provider else ["FARGATE", "FARGATE_SPOT"]
         aws.ecs.ClusterCapacityProviders(
             self._called,
             cluster_name=cluster.name,
-            capacity_providers=[provider.name] if provider else ["FARGATE", "FARGATE_SPOT"],
+            capacity_providers=names,
+            default_capacity_provider_strategies=[{"capacity_provider": names[0], "weight": 1}],
             opts=self._child,
         )
         return cluster, provider
@@ -120,7 +122,7 @@ class Ecs(Runtime):
                     ["ecs:Poll", "ecs:StartTelemetrySession", "ecs:UpdateContainerInstancesState"],
                     self._on.arn("ecs", f"container-instance/{self._called}/*"),
                 ),
-                allow(["ecs:DiscoverPollEndpoint"], self._on.arn("ecs", f"container-instance/{self._called}/*")),
+                allow(["ecs:DiscoverPollEndpoint"], "*"),  # AWS knows no narrower resource for it
             ],
             self._child,
         )
