@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from contract.errors import PlatformError
 from contract.paths import MODELS
+from contract.service import Sensitive
 from contract.strict import Strict, parse, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
@@ -89,6 +90,9 @@ class Serving(Strict):
 
     memory_mb: int = Field(default=1024, ge=512, le=10_240)
     timeout_s: int = Field(default=10, ge=1, le=29, description="API Gateway gives up after 30 seconds")
+    sensitive: dict[str, Sensitive] = Field(
+        default={}, description="features that captured predictions leave out, or hold as a hash only"
+    )
 
 
 class Manifest(Strict):
@@ -102,6 +106,22 @@ class Manifest(Strict):
     training: Training
     gates: dict[Metric, Gate] = Field(min_length=1)
     serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _sensitive_features_exist(self) -> Self:
+        if unknown := self.serving.sensitive.keys() - self.data.features.keys():
+            known = ", ".join(self.data.features)
+            raise ValueError(f"serving.sensitive names {sorted(unknown)}; the features are: {known}")
+        return self
+
+    @property
+    def sensitive_columns(self) -> dict[str, Sensitive]:
+        """What captures do with the columns of sensitive features."""
+        return {
+            column: how
+            for name, how in self.serving.sensitive.items()
+            for column in self.data.features[name].columns(name)
+        }
 
 
 def model_names() -> list[str]:
