@@ -135,7 +135,7 @@ def _describe(model: Model, version: Version) -> protocol.ModelMetadata:
         versions=list(model.versions),
         platform="onnxruntime_onnx",
         inputs=_tensors(version.inputs),
-        outputs=_tensors(tuple(output.tensor for output in version.outputs.values())),
+        outputs=_tensors(version.output_tensors),
         columns=list(version.columns),
         shares={version.number: share for version, share in model.shares},
         problems=list(model.problems.values()),

@@ -120,7 +120,7 @@ class Service:
         self.metrics.record(model, version, call.status, call.rows, call.seconds)
         if self._capture and call.captured and call.version:
             trace_id = call.trace.id if call.trace else ""
-            self._capture.add(call.version, call.id, trace_id, call.seconds, call.rows, *call.captured)
+            self._capture.add(call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
         is_traced = call.trace is not None and call.trace.is_sampled
         if is_traced or call.status >= 500 or self.settings.access_log:
             self._log(call, model, version)

@@ -35,7 +35,8 @@ class Version:
         """The JSON of an answer up to its id."""
         self.columns = metadata.columns
         self.inputs = metadata.inputs
-        self.outputs = {tensor.name: output_of(tensor) for tensor in metadata.outputs}
+        self.output_tensors = metadata.outputs
+        self.outputs = {tensor.name: output_of(tensor.name, tensor.datatype) for tensor in metadata.outputs}
         self.reader = Reader(metadata.inputs[0].datatype, metadata.columns)
         self.background: Array = np.empty((0, len(metadata.columns)))
         """Typical rows, which an explanation compares with."""

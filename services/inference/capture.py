@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from services.inference.artifacts import Version
 from services.inference.aws import client
@@ -146,6 +147,16 @@ def _batches(lines: Sequence[bytes]) -> Iterator[list[tuple[bytes, int]]]:
     yield [*batch, (b"".join(record), len(record))]
 
 
+class Captured(Struct, gc=False):
+    """What went into a prediction and came out of it."""
+
+    features: Array | msgspec.Raw
+    """As an array, or as the JSON that the client sent."""
+    outputs: Sequence[Output]
+    numbers: Sequence[bytes]
+    """Of each output, as JSON."""
+
+
 class Capture:
     """Writes predictions down, as `contract.capture.PREDICTION_COLUMNS` says."""
 
@@ -155,35 +166,17 @@ class Capture:
         self._key = hash_key.encode()
 
     def add(
-        self,
-        version: Version,
-        prediction_id: str,
-        trace_id: str,
-        seconds: float,
-        rows: int,
-        features: Array | msgspec.Raw,
-        outputs: Sequence[Output],
-        numbers: Sequence[bytes],
+        self, version: Version, prediction_id: str, trace_id: str, seconds: float, rows: int, captured: Captured
     ) -> None:
-        """Write a prediction down.
-
-        Args:
-            version: who made it.
-            prediction_id: what feedback calls it.
-            trace_id: of the request, or an empty string.
-            seconds: that it took.
-            rows: of the request.
-            features: the input, as an array or as the JSON that the client sent.
-            outputs: what was answered,
-            numbers: and the numbers of each, as JSON.
-        """
+        """Write a prediction down: who made it, what feedback calls it, how long it took, what went in and out."""
+        features = captured.features
         if self._percent < 100 and random.random() * 100 >= self._percent:
             return
         hashed = b"{}"
         if version.sensitive:
             inputs, hashed = self._without_secrets(version, features)
         elif isinstance(features, msgspec.Raw):
-            inputs = b"[%b]" % bytes(features).translate(None, b"[] \t\r\n")  # flat, however it was nested
+            inputs = _flat(features)
         else:
             inputs = encode((features.ravel() + 0).tolist()) if features.dtype.kind in "fiub" else b"[]"
         self._stream.put(
@@ -200,8 +193,8 @@ class Capture:
                 inputs,
                 b",".join(
                     b"%b:%b" % (output.key, data)
-                    for output, data in zip(outputs, numbers, strict=True)
-                    if output.is_number
+                    for output, data in zip(captured.outputs, captured.numbers, strict=True)
+                    if output.datatype not in ("BOOL", "BYTES")
                 ),
                 hashed,
             )
@@ -211,8 +204,7 @@ class Capture:
         """The inputs with null for sensitive features, and the hashes of those that are to be hashed."""
         rows = features
         if isinstance(rows, msgspec.Raw):
-            flat = msgspec.json.decode(b"[%b]" % bytes(rows).translate(None, b"[] \t\r\n"))
-            rows = np.array(flat, np.float64).reshape(-1, len(version.columns))
+            rows = np.array(msgspec.json.decode(_flat(rows)), np.float64).reshape(-1, len(version.columns))
         values: list[list[Any]] = rows.tolist()
         hashed: dict[str, list[str]] = {}
         for column, name in enumerate(version.columns):
@@ -227,6 +219,11 @@ class Capture:
     def _hash(self, model: str, column: str, value: float) -> str:
         """HMAC-SHA256 of `<model>/<column>/<value>`; without a secret key, few possible values can be tried out."""
         return hmac.new(self._key, f"{model}/{column}/{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def _flat(numbers: msgspec.Raw) -> bytes:
+    """A JSON array of numbers as one list, however it was nested."""
+    return b"[%b]" % bytes(numbers).translate(None, b"[] \t\r\n")
 
 
 def now() -> bytes:

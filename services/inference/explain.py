@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.service import INPUT, Tensor
+from contract.service import INPUT
 from services.inference.artifacts import Version
 from services.inference.protocol import Output, RequestError, output_of
 from services.inference.tensors import Array
@@ -21,8 +21,8 @@ _PERMUTATIONS = 16  # at least
 _MOST_ROWS_AT_ONCE = 4096
 
 EXPLANATION: tuple[Output, ...] = (
-    output_of(Tensor(name="explanation", datatype="FP64", shape=(-1, -1))),
-    output_of(Tensor(name="explanation_base", datatype="FP64", shape=(-1,))),
+    output_of("explanation", "FP64"),
+    output_of("explanation_base", "FP64"),
 )
 """The outputs that an answer with an explanation has more."""
 
@@ -61,7 +61,7 @@ def explain(version: Version, rows: Array) -> Explanation:
 
 
 def _explained_output(version: Version) -> str:
-    floats = [name for name, output in version.outputs.items() if output.tensor.datatype.startswith("FP")]
+    floats = [name for name, output in version.outputs.items() if output.datatype.startswith("FP")]
     if not floats:
         raise RequestError(400, f"model {version.model!r} has no output of floating-point numbers to explain")
     return "probabilities" if "probabilities" in floats else floats[0]

@@ -12,6 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from contract.service import ServiceSettings
 from services.inference import protocol, sagemaker
 from services.inference.artifacts import Version
+from services.inference.capture import Captured
 from services.inference.content import decompress, split_binary
 from services.inference.explain import EXPLANATION, explain
 from services.inference.live import Catalogue, Headers, Model
@@ -34,20 +35,12 @@ _HEADERS = frozenset((b"content-length", b"content-encoding", _HEADER_LENGTH, b"
 _match_infer = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer").fullmatch
 
 
-class Reply(NamedTuple):
+class Reply(Struct, gc=False):
     """What goes back to the client."""
 
     status: int
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
-
-
-class Captured(NamedTuple):
-    """What the capture writes down of an answer."""
-
-    features: Array | Raw
-    outputs: Sequence[Output]
-    numbers: Sequence[bytes]
 
 
 class Call(Struct):
@@ -91,7 +84,8 @@ class Inference:
     def __init__(
         self, settings: ServiceSettings, catalogue: Catalogue, gate: Gate, on_answered: Callable[[Call], None]
     ) -> None:
-        self._settings = settings
+        self._max_rows = settings.max_rows
+        self._max_bytes = settings.max_body_bytes
         self._catalogue = catalogue
         self._gate = gate
         self._on_answered = on_answered
@@ -108,16 +102,26 @@ class Inference:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        wanted = self._headers
-        if self._catalogue.rule_headers:
-            wanted = wanted | self._catalogue.rule_headers
-        call = Call(scope["path"], {name: value for name, value in scope["headers"] if name in wanted})
+        gate, arrived = self._gate, self._gate.arrive()
+        call = Call(scope["path"], self._headers_of(scope))
         if b"traceparent" in call.headers:
             call.trace = read_trace(call.headers[b"traceparent"])
-        arrived = self._gate.arrive()
         try:
-            with self._gate:
-                reply = await self._reply(scope["method"], call, arrived, receive)
+            gate.enter(arrived)
+            target = self._targets.get(call.path) or self._find_target(call)
+            call.model = target.model
+            if scope["method"] != "POST":
+                raise RequestError(405, f"the method must be POST, given: {scope['method']}")
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if not body or message["more_body"] or len(body) > self._max_bytes:
+                body = await gate.until_deadline(_read_rest(message, call.headers, receive, self._max_bytes), arrived)
+            if b"content-encoding" in call.headers:
+                body = decompress(body, call.headers[b"content-encoding"], self._max_bytes)
+            if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow or b'"explain"' in body:
+                reply = await gate.in_thread(target.answer, (target, call, body), arrived)
+            else:
+                reply = target.answer(target, call, body)
         except RequestError as error:
             reply = _refuse(error)
         except ClientGoneError:
@@ -126,35 +130,22 @@ class Inference:
             trace_id = call.trace and call.trace.id
             logger.exception("a request failed", extra={"path": call.path, "id": call.id, "trace_id": trace_id})
             reply = Reply(500, encode(ErrorBody("internal error; the log of the service has the details")))
-        call.status = reply.status
+        finally:
+            gate.leave()
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if call.trace:
-            headers += [(b"traceparent", call.trace.traceparent)]
-            headers += [(b"tracestate", call.headers[b"tracestate"])] if b"tracestate" in call.headers else []
-        if self._gate.is_draining:
-            headers += [(b"connection", b"close")]
+        if call.trace or gate.is_draining:
+            headers += _more_headers(call, gate.is_draining)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
-        call.seconds = time.perf_counter() - arrived
+        call.status, call.seconds = reply.status, time.perf_counter() - arrived
         self._on_answered(call)
 
-    async def _reply(self, method: str, call: Call, arrived: float, receive: Receive) -> Reply:
-        self._gate.check(arrived)
-        target = self._targets.get(call.path) or self._find_target(call)
-        call.model = target.model
-        if method != "POST":
-            raise RequestError(405, f"the method must be POST, given: {method}")
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        limit = self._settings.max_body_bytes
-        if message.get("more_body") or len(body) > limit or message["type"] == "http.disconnect":
-            announced = call.headers.get(b"content-length", b"")
-            body = await self._gate.until_deadline(_read_rest(message, announced, receive, limit), arrived)
-        if b"content-encoding" in call.headers:
-            body = decompress(body, call.headers[b"content-encoding"], limit)
-        if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow or b'"explain"' in body:
-            return await self._gate.in_thread(lambda: target.answer(target, call, body), arrived)
-        return target.answer(target, call, body)
+    def _headers_of(self, scope: Scope) -> dict[bytes, bytes]:
+        """Those headers that something looks at."""
+        wanted = self._headers
+        if self._catalogue.rule_headers:
+            wanted = wanted | self._catalogue.rule_headers
+        return {name: value for name, value in scope["headers"] if name in wanted}
 
     def _find_target(self, call: Call) -> Target:
         """What any other path asks for, refused before the body is read if it is nothing."""
@@ -173,9 +164,9 @@ class Inference:
         request = protocol.read_request(body)
         call.id = request.id or protocol.new_id()
         version = call.version = target.fixed or self._choose(target.model, call)
-        features = protocol.read_features(request.inputs, version.reader, binary, self._settings.max_rows)
+        features = protocol.read_features(request.inputs, version.reader, binary, self._max_rows)
         outputs = protocol.select_outputs(request, version.outputs)
-        answers = version.predict(features, [output.tensor.name for output in outputs])
+        answers = version.predict(features, [output.name for output in outputs])
         parts, attached, numbers = protocol.write_outputs(outputs, answers)
         call.rows = len(features)
         data = request.inputs[0].data
@@ -193,7 +184,7 @@ class Inference:
         call.id = call.headers.get(b"x-amzn-sagemaker-inference-id", b"").decode("latin-1") or protocol.new_id()
         version = call.version = self._choose(target.model, call)
         features = sagemaker.read_features(body, call.headers, version.reader)
-        protocol.check_rows(len(features), self._settings.max_rows)
+        protocol.check_rows(len(features), self._max_rows)
         outputs = list(version.outputs.values())
         answers = version.predict(features, list(version.outputs))
         _, _, numbers = protocol.write_outputs(outputs, answers)
@@ -253,19 +244,28 @@ def choose_version(model: Model, key: str, headers: Headers | None = None) -> Ve
 
 
 def _refuse(error: RequestError) -> Reply:
-    reply = Reply(error.status, encode(ErrorBody(error.reason)))
+    body = encode(ErrorBody(error.reason))
     if error.status == 405:
-        return reply._replace(headers=(*reply.headers, (b"allow", b"POST")))
+        return Reply(405, body, (_JSON, (b"allow", b"POST")))
     if error.status in (408, 413):
         # The rest of the body is still on its way; without the close the server would have to swallow it.
-        return reply._replace(headers=(*reply.headers, (b"connection", b"close")))
+        return Reply(error.status, body, (_JSON, (b"connection", b"close")))
     if error.retry_after_s:
-        return reply._replace(headers=(*reply.headers, (b"retry-after", b"%d" % error.retry_after_s)))
-    return reply
+        return Reply(error.status, body, (_JSON, (b"retry-after", b"%d" % error.retry_after_s)))
+    return Reply(error.status, body)
 
 
-async def _read_rest(message: Message, announced: bytes, receive: Receive, limit: int) -> bytes:
+def _more_headers(call: Call, is_draining: bool) -> list[tuple[bytes, bytes]]:
+    headers = [(b"connection", b"close")] if is_draining else []
+    if call.trace:
+        headers += [(b"traceparent", call.trace.traceparent)]
+        headers += [(b"tracestate", call.headers[b"tracestate"])] if b"tracestate" in call.headers else []
+    return headers
+
+
+async def _read_rest(message: Message, headers: Headers, receive: Receive, limit: int) -> bytes:
     """The whole body; one over the limit is refused as soon as that is known, however it is sent."""
+    announced = headers.get(b"content-length", b"")
     if announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
     chunks = bytearray(message.get("body", b""))

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from contract.service import ServiceSettings
 from services.inference.protocol import RequestError
@@ -50,30 +50,23 @@ class Gate:
             asyncio.get_running_loop().call_soon(self._end_pass)
         return self._arrived
 
-    def __enter__(self) -> None:
-        """Take a place in the queue.
+    def enter(self, arrived: float) -> None:
+        """Take a place in the queue; whatever happens, `leave` has to give it back.
 
         Raises:
-            RequestError: if there is no room.
+            RequestError: if there is no room, or the deadline is over.
         """
-        if self._taken >= self._limit:
-            raise RequestError(503, f"{self._limit} requests are waiting already; try again later", _RETRY_AFTER_S)
         self._taken += 1
-
-    def __exit__(self, *_: object) -> None:
-        """Give the place back."""
-        self._left += 1
-
-    def check(self, arrived: float) -> None:
-        """Refuse to begin what is too late already.
-
-        Raises:
-            RequestError: if the deadline is over.
-        """
+        if self._taken > self._limit:
+            raise RequestError(503, f"{self._limit} requests are waiting already; try again later", _RETRY_AFTER_S)
         if time.perf_counter() - arrived > self._deadline_s:
             raise self._too_late()
 
-    async def in_thread(self, work: Callable[[], Answer], arrived: float) -> Answer:
+    def leave(self) -> None:
+        """Give a place back."""
+        self._left += 1
+
+    async def in_thread(self, work: Callable[..., Answer], arguments: tuple[Any, ...], arrived: float) -> Answer:
         """Do what would hold up the event loop in a thread, where ONNX Runtime lets other threads run.
 
         Raises:
@@ -81,8 +74,9 @@ class Gate:
         """
 
         def begin() -> Answer:
-            self.check(arrived)
-            return work()
+            if time.perf_counter() - arrived > self._deadline_s:
+                raise self._too_late()
+            return work(*arguments)
 
         done = asyncio.get_running_loop().run_in_executor(self._threads, begin)
         try:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from contract.service import INPUT, Tensor
+from contract.service import INPUT, Datatype
 from services.inference.tensors import Array, Reader, TensorError, encode, to_bytes
 
 Parameters = dict[str, Any]
@@ -36,7 +36,7 @@ class InputTensor(Struct, gc=False):
     data: Annotated[
         msgspec.Raw,  # decoded later, when it is known how many numbers there may be
         Meta(extra_json_schema={"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "array"}]}}),
-    ] = msgspec.Raw()
+    ] = msgspec.field(default_factory=msgspec.Raw)
     parameters: Parameters | None = None
 
 
@@ -140,20 +140,19 @@ _decode_request = msgspec.json.Decoder(InferRequest).decode
 class Output(NamedTuple):
     """An output to answer with."""
 
-    tensor: Tensor
+    name: str
+    datatype: Datatype
     key: bytes
     """Its name in JSON."""
     prefix: bytes
     """Its JSON up to the shape."""
-    is_number: bool
     is_binary: bool = False
 
 
-def output_of(tensor: Tensor) -> Output:
+def output_of(name: str, datatype: Datatype) -> Output:
     """An output that is answered as JSON."""
-    key = encode(tensor.name)
-    prefix = b'{"name":%b,"datatype":"%b","shape":' % (key, tensor.datatype.encode())
-    return Output(tensor, key, prefix, is_number=tensor.datatype not in ("BOOL", "BYTES"))
+    key = encode(name)
+    return Output(name, datatype, key, b'{"name":%b,"datatype":"%b","shape":' % (key, datatype.encode()))
 
 
 def new_id() -> str:
@@ -241,9 +240,11 @@ def select_outputs(request: InferRequest, known: dict[str, Output]) -> Sequence[
     Raises:
         RequestError: if the model does not have one of them, or one is asked for twice, or in a form that there is not.
     """
+    if not request.outputs and not request.parameters:
+        return list(known.values())
     every = bool(request.parameters and request.parameters.get("binary_data_output"))
     if not request.outputs:
-        return [output._replace(is_binary=True) for output in known.values()] if every else list(known.values())
+        return [output._replace(is_binary=every) for output in known.values()]
     names = [output.name for output in request.outputs]
     if set(names) - known.keys() or len(set(names)) != len(names):
         raise RequestError(400, f"outputs must be some of {list(known)}, each once; given: {names}")
@@ -266,13 +267,13 @@ def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[
         RequestError: if the model made something of the features that is not a number.
     """
     parts, binary, numbers = [], b"", []
-    for output, answer in zip(outputs, answers, strict=True):
+    for output, answer in zip(outputs, answers, strict=False):
         data = encode(answer.ravel().tolist())
         # NaN and infinity are encoded as null; looking for that is cheaper than looking at the numbers.
-        if b"null" in data and output.tensor.datatype != "BYTES":
+        if b"null" in data and output.datatype != "BYTES":
             raise RequestError(400, "the model has no finite answer for these features; are they in its range?")
         if output.is_binary:
-            raw = to_bytes(answer, output.tensor.datatype)
+            raw = to_bytes(answer, output.datatype)
             binary += raw
             parts.append(b'%b%b,"parameters":{"binary_data_size":%d}}' % (output.prefix, encode(answer.shape), len(raw)))
         else:

@@ -10,6 +10,7 @@ import uvicorn
 
 from services.inference.app import Service
 from services.inference.logs import configure_logs
+from services.inference.writes import OneWriteProtocol
 
 _LONGEST_DRAIN_S = 20
 
@@ -17,6 +18,7 @@ _LONGEST_DRAIN_S = 20
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, and finish what has begun."""
     configure_logs()
+    import gc; gc.collect(); gc.freeze()
     # uvicorn raises the signal again when it has finished; a wanted end is a success.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -24,7 +26,7 @@ def serve(service: Service, listener: socket.socket) -> None:
         service,
         interface="asgi3",
         loop="uvloop",
-        http="httptools",
+        http=OneWriteProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -70,6 +70,7 @@ class Reader:
     def __init__(self, datatype: Datatype, columns: Sequence[str]) -> None:
         self.datatype = datatype
         self.columns = columns
+        self._width = len(columns)
         kind = KINDS[datatype]
         self.is_number = kind.dtype.kind in "fiu"
         self._dtype = kind.dtype
@@ -82,13 +83,13 @@ class Reader:
         Raises:
             TensorError: naming the number that does not fit, or how many are needed.
         """
-        width = len(self.columns)
-        if _is_nested(data):
-            return self._from_nested(data, rows)
+        width = self._width
         try:
             values = self._flat(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise self._explain(data, error) from None
+            if _is_nested(data):
+                return self._from_nested(data, rows)
+            raise self._explain(error) from None
         if len(values) != rows * width:
             raise TensorError(f"data has {len(values)} numbers, but the shape {[rows, width]} needs {rows * width}")
         return self._array(values).reshape(rows, width)
@@ -146,7 +147,7 @@ class Reader:
         try:
             values = self._nested(data)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise self._explain(data, error) from None
+            raise self._explain(error) from None
         if len(values) != rows:
             raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, len(self.columns)]}")
         for number, row in enumerate(values):
@@ -166,7 +167,7 @@ class Reader:
             raise TensorError(self._does_not_fit(int(row), int(column)))
         return array
 
-    def _explain(self, data: bytes | msgspec.Raw, error: Exception) -> TensorError:
+    def _explain(self, error: Exception) -> TensorError:
         """The reason in words; a number out of bounds is named by its row and column."""
         place = re.search(r"[<>]=.* - at `\$\[(\d+)\](?:\[(\d+)\])?`", str(error))
         if not place:

@@ -192,7 +192,7 @@ def test_a_body_without_a_length_is_read_no_further_than_the_limit():
         return {"type": "http.request", "body": b"x" * 40, "more_body": True}
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(_read_rest({"type": "http.request", "more_body": True}, b"", receive, 100))
+        asyncio.run(_read_rest({"type": "http.request", "more_body": True}, {}, receive, 100))
     assert caught.value.status == 413
     assert read == 3
 
