@@ -58,8 +58,8 @@ class Service:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Answer a request."""
         if scope["type"] == "http":
-            path = scope["path"]
-            if Inference.handles(path):
+            path: str = scope["path"]
+            if path.endswith("/infer") or path == "/invocations":
                 return self._inference(scope, receive, send)
             if answer := self._health.answer(scope["method"], path):
                 return answer(scope, receive, send)

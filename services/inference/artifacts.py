@@ -15,7 +15,7 @@ import onnxruntime
 from pydantic import ValidationError
 
 from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
-from services.inference.protocol import output_of
+from services.inference.protocol import Selection, output_of
 from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
 _SLOW_S = 0.002
@@ -37,6 +37,7 @@ class Version:
         self.inputs = metadata.inputs
         self.output_tensors = metadata.outputs
         self.outputs = {tensor.name: output_of(tensor.name, tensor.datatype) for tensor in metadata.outputs}
+        self.everything = Selection(list(self.outputs), list(self.outputs.values()))
         self.reader = Reader(metadata.inputs[0].datatype, metadata.columns)
         self.background: Array = np.empty((0, len(metadata.columns)))
         """Typical rows, which an explanation compares with."""

@@ -20,6 +20,7 @@ from services.inference.overload import Gate
 from services.inference.protocol import ErrorBody, Output, RequestError
 from services.inference.tensors import Array, encode
 from services.inference.tracing import Trace, read_trace
+from services.inference.writes import EXTENSION
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 _THREAD_ABOVE_BYTES = 32 * 1024
 
 _JSON = (b"content-type", b"application/json")
+_PLAIN = (_JSON,)
 _BINARY = (b"content-type", b"application/octet-stream")
 _HEADER_LENGTH = b"inference-header-content-length"
 _HEADERS = frozenset((b"content-length", b"content-encoding", _HEADER_LENGTH, b"traceparent", b"tracestate"))
@@ -40,7 +42,7 @@ class Reply(Struct, gc=False):
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    headers: tuple[tuple[bytes, bytes], ...] = _PLAIN
 
 
 class Call(Struct):
@@ -95,19 +97,18 @@ class Inference:
             f"/v2/models/{name}/infer": Target(model, None, self._infer) for name, model in catalogue.items()
         }
 
-    @staticmethod
-    def handles(path: str) -> bool:
-        """Whether a path is for this handler."""
-        return path.endswith("/infer") or path == "/invocations"
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        gate, arrived = self._gate, self._gate.arrive()
-        call = Call(scope["path"], self._headers_of(scope))
+        gate = self._gate
+        arrived = gate.enter()
+        wanted = self._headers
+        if self._catalogue.rule_headers:
+            wanted = wanted | self._catalogue.rule_headers
+        call = Call(scope["path"], {name: value for name, value in scope["headers"] if name in wanted})
         if b"traceparent" in call.headers:
             call.trace = read_trace(call.headers[b"traceparent"])
         try:
-            gate.enter(arrived)
+            gate.check(arrived)
             target = self._targets.get(call.path) or self._find_target(call)
             call.model = target.model
             if scope["method"] != "POST":
@@ -132,20 +133,15 @@ class Inference:
             reply = Reply(500, encode(ErrorBody("internal error; the log of the service has the details")))
         finally:
             gate.leave()
-        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-        if call.trace or gate.is_draining:
-            headers += _more_headers(call, gate.is_draining)
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        more = _more_headers(call, gate.is_draining) if call.trace or gate.is_draining else ()
+        is_plain = reply.status == 200 and reply.headers is _PLAIN and not more
+        respond = scope["extensions"].get(EXTENSION) if is_plain and "extensions" in scope else None
+        if not (respond and respond(reply.body)):
+            headers = [*reply.headers, *more, (b"content-length", b"%d" % len(reply.body))]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
         call.status, call.seconds = reply.status, time.perf_counter() - arrived
         self._on_answered(call)
-
-    def _headers_of(self, scope: Scope) -> dict[bytes, bytes]:
-        """Those headers that something looks at."""
-        wanted = self._headers
-        if self._catalogue.rule_headers:
-            wanted = wanted | self._catalogue.rule_headers
-        return {name: value for name, value in scope["headers"] if name in wanted}
 
     def _find_target(self, call: Call) -> Target:
         """What any other path asks for, refused before the body is read if it is nothing."""
@@ -163,11 +159,12 @@ class Inference:
             body, binary = split_binary(body, call.headers[_HEADER_LENGTH])
         request = protocol.read_request(body)
         call.id = request.id or protocol.new_id()
-        version = call.version = target.fixed or self._choose(target.model, call)
+        version = call.version = target.fixed or target.model.sole or self._choose(target.model, call)
         features = protocol.read_features(request.inputs, version.reader, binary, self._max_rows)
-        outputs = protocol.select_outputs(request, version.outputs)
-        answers = version.predict(features, [output.name for output in outputs])
-        parts, attached, numbers = protocol.write_outputs(outputs, answers)
+        names, outputs = version.everything
+        if request.outputs or request.parameters:
+            names, outputs = protocol.select_outputs(request, version.outputs)
+        parts, attached, numbers = protocol.write_outputs(outputs, version.predict(features, names))
         call.rows = len(features)
         data = request.inputs[0].data
         call.captured = Captured(data if data and version.reader.is_number else features, outputs, numbers)

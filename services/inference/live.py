@@ -38,6 +38,8 @@ class Model:
         self.versions: dict[str, Version] = {}
         self.shares: tuple[tuple[Version, int], ...] = ()
         self.rules: tuple[Rule, ...] = ()
+        self.sole: Version | None = None
+        """The version that all requests get, if it is always the same."""
         self.is_slow = False
         """Whether one of its versions takes so long that it would hold up the event loop."""
         self.problems: dict[str, str] = {"start": "its live versions have not been read yet"}
@@ -86,6 +88,7 @@ class Model:
     ) -> None:
         """Serve these versions from the next request on."""
         self.is_slow = any(version.is_slow for version in versions.values())
+        self.sole = shares[0][0] if len(shares) == 1 and not rules else None
         self.versions, self.shares, self.rules = versions, shares, rules
 
 

@@ -68,7 +68,7 @@ class Metrics(Collector):
         self.in_flight: Callable[[], int] = lambda: 0
         self._file = folder / f"{worker}.json" if folder else None
         before = _read_snapshot(self._file.read_bytes()) if self._file and self._file.exists() else Snapshot()
-        self._tallies = {tally.labels: tally for tally in before.tallies}
+        self._tallies = {(*tally.labels[:2], int(tally.labels[2])): tally for tally in before.tallies}
         self._counters = {name: dict(values) for name, values in before.counters.items()}
         self._counting = threading.Lock()
         self._shares: dict[str, dict[str, float]] = {}
@@ -79,10 +79,10 @@ class Metrics(Collector):
 
     def record(self, model: str, version: str, code: int, rows: int, seconds: float) -> None:
         """Count one answered request; for the event loop's thread alone."""
-        labels = (model, version, str(code))
-        tally = self._tallies.get(labels)
+        key = (model, version, code)
+        tally = self._tallies.get(key)
         if tally is None:
-            tally = self._tallies[labels] = Tally(labels)
+            tally = self._tallies[key] = Tally((model, version, str(code)))
         tally.buckets[bisect_left(BOUNDS, seconds)] += 1
         tally.rows += rows
         tally.seconds += seconds

@@ -13,6 +13,7 @@ from services.inference.protocol import RequestError
 Answer = TypeVar("Answer")
 
 _RETRY_AFTER_S = 1
+_FEW = 32
 
 
 class Gate:
@@ -25,6 +26,7 @@ class Gate:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._limit = settings.max_queue
+        self._few = min(_FEW, self._limit)
         self._deadline_s = settings.deadline_ms / 1000
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(max(1, cores // settings.workers), "predict")
@@ -40,23 +42,29 @@ class Gate:
         """Requests being answered."""
         return self._taken - self._left
 
-    def arrive(self) -> float:
-        """When a request had arrived at the latest: before the pass that it is answered in."""
+    def enter(self) -> float:
+        """Take a place in the queue, which `leave` has to give back.
+
+        Returns:
+            When the request had arrived at the latest: before the pass that it is answered in.
+        """
         if not self._in_pass:
             self._in_pass = True
             self._taken -= self._left
             self._left = 0
             self._arrived = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._end_pass)
+        self._taken += 1
         return self._arrived
 
-    def enter(self, arrived: float) -> None:
-        """Take a place in the queue; whatever happens, `leave` has to give it back.
+    def check(self, arrived: float) -> None:
+        """Refuse what there was no room for, or what is too late already.
 
         Raises:
-            RequestError: if there is no room, or the deadline is over.
+            RequestError: if so.
         """
-        self._taken += 1
+        if self._taken <= self._few:
+            return  # these few have not waited for longer than a moment
         if self._taken > self._limit:
             raise RequestError(503, f"{self._limit} requests are waiting already; try again later", _RETRY_AFTER_S)
         if time.perf_counter() - arrived > self._deadline_s:

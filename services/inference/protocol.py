@@ -5,7 +5,7 @@ The messages are msgspec Structs; the OpenAPI document is made from the same one
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -155,6 +155,13 @@ def output_of(name: str, datatype: Datatype) -> Output:
     return Output(name, datatype, key, b'{"name":%b,"datatype":"%b","shape":' % (key, datatype.encode()))
 
 
+class Selection(NamedTuple):
+    """Outputs to answer with, in their order."""
+
+    names: list[str]
+    outputs: list[Output]
+
+
 def new_id() -> str:
     """An id for a prediction whose client gave none."""
     return f"{random.getrandbits(128):032x}"  # as unique as a UUID, which would take a system call
@@ -198,28 +205,30 @@ def read_features(inputs: Sequence[InputTensor], reader: Reader, binary: bytes, 
     Raises:
         RequestError: naming what does not fit the model, and what would.
     """
-    if len(inputs) != 1 or inputs[0].name != INPUT:
+    tensor = inputs[0] if inputs else None
+    if not tensor or len(inputs) > 1 or tensor.name != INPUT:
         names = [tensor.name for tensor in inputs]
         problem = "unknown" if set(names) - {INPUT} else "duplicate" if names else "missing"
         raise RequestError(400, f'{problem} input: the model takes exactly one, "{INPUT}"; given: {names}')
-    tensor = inputs[0]
     if tensor.datatype != reader.datatype:
         raise RequestError(400, f'input "{INPUT}": the datatype must be {reader.datatype}, given: {tensor.datatype!r}')
     shape = tensor.shape
-    if len(shape) != 2 or shape[1] != len(reader.columns) or shape[0] < 0:
+    if len(shape) != 2 or shape[1] != reader.width or shape[0] < 0:
         raise RequestError(400, f'input "{INPUT}": the shape must be [rows, {len(reader.columns)}], given: {shape}')
-    check_rows(shape[0], max_rows)
+    rows = shape[0]
+    if not 0 < rows <= max_rows:
+        check_rows(rows, max_rows)
     try:
         if tensor.parameters and "binary_data_size" in tensor.parameters:
             size = tensor.parameters["binary_data_size"]
             if tensor.data or size != len(binary):
                 raise TensorError(f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
-            return reader.from_bytes(binary, shape[0])
+            return reader.from_bytes(binary, rows)
         if binary:
             raise TensorError(f"{len(binary)} bytes follow the JSON, but there is no parameter binary_data_size")
         if not tensor.data:
             raise TensorError("it has no data")
-        return reader.from_json(tensor.data, shape[0])
+        return reader.from_json(tensor.data, rows)
     except TensorError as error:
         raise RequestError(400, f'input "{INPUT}": {error}') from None
 
@@ -234,27 +243,24 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise RequestError(400, f"a request must have from 1 to {max_rows} rows, given: {rows}")
 
 
-def select_outputs(request: InferRequest, known: dict[str, Output]) -> Sequence[Output]:
-    """The outputs that the client wants, all of them if it does not say.
+def select_outputs(request: InferRequest, known: Mapping[str, Output]) -> Selection:
+    """The outputs that the client wants, if it does not just want them all as JSON.
 
     Raises:
         RequestError: if the model does not have one of them, or one is asked for twice, or in a form that there is not.
     """
-    if not request.outputs and not request.parameters:
-        return list(known.values())
     every = bool(request.parameters and request.parameters.get("binary_data_output"))
-    if not request.outputs:
-        return [output._replace(is_binary=every) for output in known.values()]
-    names = [output.name for output in request.outputs]
+    asked = request.outputs or [RequestedOutput(name) for name in known]
+    names = [output.name for output in asked]
     if set(names) - known.keys() or len(set(names)) != len(names):
         raise RequestError(400, f"outputs must be some of {list(known)}, each once; given: {names}")
-    wanted = []
-    for asked in request.outputs:
-        parameters = asked.parameters or {}
+    outputs = []
+    for output in asked:
+        parameters = output.parameters or {}
         if parameters.get("classification"):
-            raise RequestError(400, f"output {asked.name!r}: the classification extension is not supported")
-        wanted.append(known[asked.name]._replace(is_binary=bool(parameters.get("binary_data", every))))
-    return wanted
+            raise RequestError(400, f"output {output.name!r}: the classification extension is not supported")
+        outputs.append(known[output.name]._replace(is_binary=bool(parameters.get("binary_data", every))))
+    return Selection(names, outputs)
 
 
 def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[list[bytes], bytes, list[bytes]]:

@@ -10,7 +10,7 @@ import uvicorn
 
 from services.inference.app import Service
 from services.inference.logs import configure_logs
-from services.inference.writes import OneWriteProtocol
+from services.inference.writes import WholeResponseProtocol
 
 _LONGEST_DRAIN_S = 20
 
@@ -26,7 +26,7 @@ def serve(service: Service, listener: socket.socket) -> None:
         service,
         interface="asgi3",
         loop="uvloop",
-        http=OneWriteProtocol,
+        http=WholeResponseProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

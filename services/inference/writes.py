@@ -1,59 +1,40 @@
-"""Sends the head of a response together with its body: uvicorn writes them one after the other.
+"""Sends a whole response at once: ASGI has uvicorn look at each header, and write head and body one after the other.
 
-That is one system call instead of two, a tenth of the time that a small request takes.
+One system call instead of two, and no headers to check that never change: a fifth of what a small request takes.
 """
 
-import asyncio
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+EXTENSION = "ml_platform.respond"
+"""Key among the `extensions` of an ASGI scope of a `Respond`."""
 
-class OneWriteProtocol(HttpToolsProtocol):
-    """uvicorn's protocol on a transport that waits for the body."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin a connection."""
-        self._joined = Joined(transport)
-        super().connection_made(self._joined)
-
-    def on_response_complete(self) -> None:
-        """End a response; those to HEAD have no body that takes the head along."""
-        self._joined.flush()
-        super().on_response_complete()
+Respond = Callable[[bytes], bool]
+"""Answers with status 200 and this JSON; False if it cannot, in which case ASGI's `send` can."""
 
 
-class Joined(asyncio.Transport):
-    """A transport that holds the head of a response back until the next write."""
+class WholeResponseProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with that extension."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._head = b""
-        self._write = transport.write
-        self._close = transport.close
-        self._transport = transport
-        # What it does not change is the transport's own.
-        self.is_closing = transport.is_closing  # type: ignore[method-assign]
-        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
-        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
-        self.get_extra_info = transport.get_extra_info  # type: ignore[method-assign]
+    def on_headers_complete(self) -> None:
+        """Begin a request."""
+        super().on_headers_complete()
+        if self.cycle:
+            self.scope["extensions"] = {EXTENSION: partial(_respond, self.cycle)}  # type: ignore[dict-item]
 
-    def write(self, data: Any) -> None:
-        """Write, or keep the head for later; an interim response (100 Continue) is no head."""
-        if self._head:
-            self._write(self._head + data)
-            self._head = b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
-            self._head = data
-        else:
-            self._write(data)
 
-    def flush(self) -> None:
-        """Write what is kept."""
-        if self._head:
-            self._write(self._head)
-            self._head = b""
-
-    def close(self) -> None:
-        """Close the connection when all is written."""
-        self.flush()
-        self._close()
+def _respond(cycle: RequestResponseCycle, json: bytes) -> bool:
+    """What `RequestResponseCycle.send` does for a start and a body of known length."""
+    if cycle.flow.write_paused or cycle.disconnected or not cycle.keep_alive or cycle.waiting_for_100_continue:
+        return False
+    lines = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(
+        b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+        % (STATUS_LINE[200], lines, len(json), json)
+    )
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
