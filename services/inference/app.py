@@ -131,7 +131,11 @@ class Service:
         known = {"path": call.path, "status": call.status, "ms": round(call.seconds * 1000, 3), **of, **trace}
         logger.log(logging.ERROR if call.status == 500 else logging.INFO, "request", extra=known)
         if call.trace and call.trace.is_sampled and self._spans:
-            attributes = {"http.request.method": "POST", "http.response.status_code": call.status, "url.path": call.path}
+            attributes = {
+                "http.request.method": "POST",
+                "http.response.status_code": call.status,
+                "url.path": call.path,
+            }
             attributes |= {f"mlp.{name}": value for name, value in of.items()}
             self._spans.record(call.trace, f"infer {model}", call.seconds, attributes)
 

@@ -1,4 +1,4 @@
-"""What load balancers and monitors ask, many times a minute: answered without the framework, which need not be loaded."""
+"""What load balancers and monitors ask, many times a minute: answered without the framework, which may never load."""
 
 import re
 from collections.abc import Mapping
@@ -74,7 +74,9 @@ class Health:
         """Whether a version is loaded."""
         known = find_model(self._catalogue, model)
         find_version(known, version)
-        return json_response(protocol.ModelReady(known.name, not self.is_draining, []), 503 if self.is_draining else 200)
+        return json_response(
+            protocol.ModelReady(known.name, not self.is_draining, []), 503 if self.is_draining else 200
+        )
 
     @property
     def _is_ready(self) -> bool:

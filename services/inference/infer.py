@@ -3,10 +3,10 @@
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from contract.service import ServiceSettings
@@ -17,8 +17,8 @@ from services.inference.content import decompress, split_binary
 from services.inference.explain import EXPLANATION, explain
 from services.inference.live import Catalogue, Headers, Model
 from services.inference.overload import Gate
-from services.inference.protocol import ErrorBody, Output, RequestError
-from services.inference.tensors import Array, encode
+from services.inference.protocol import ErrorBody, RequestError
+from services.inference.tensors import encode
 from services.inference.tracing import Trace, read_trace
 from services.inference.writes import EXTENSION
 

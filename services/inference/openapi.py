@@ -56,9 +56,7 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         document["paths"][path] = {
             "post": operation | {"parameters": [_path_parameter(n) for n in path.split("{")[1:]]}
         }
-    invoke = _predict(
-        "SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions
-    )
+    invoke = _predict("SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions)
     document["paths"]["/invocations"] = {"post": invoke}
     truth = {"application/json": {"schema": _reference(feedback.Truth), "example": {"id": "1", "label": 0}}}
     document["paths"]["/v2/models/{model}/feedback"]["post"]["requestBody"] = {"required": True, "content": truth}
@@ -71,16 +69,17 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     return document
 
 
-def _predict(
-    tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct]
-) -> dict[str, Any]:
+def _predict(tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct]) -> dict[str, Any]:
     content = {"application/json": {"schema": _reference(body), "example": example}}
+    responses = _responses(answer, 400, 404, 408, 413, 415, 503, 504)
     return {
         "tags": [tag],
         "summary": summary,
         "description": body.__doc__,
         "requestBody": {"required": True, "content": content},
-        "responses": {str(code): value for code, value in _responses(answer, 400, 404, 408, 413, 415, 503, 504).items()},
+        "responses": {
+            str(code): value for code, value in _responses(answer, 400, 404, 408, 413, 415, 503, 504).items()
+        },
     }
 
 

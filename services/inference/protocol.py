@@ -281,7 +281,9 @@ def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[
         if output.is_binary:
             raw = to_bytes(answer, output.datatype)
             binary += raw
-            parts.append(b'%b%b,"parameters":{"binary_data_size":%d}}' % (output.prefix, encode(answer.shape), len(raw)))
+            parts.append(
+                b'%b%b,"parameters":{"binary_data_size":%d}}' % (output.prefix, encode(answer.shape), len(raw))
+            )
         else:
             parts.append(b'%b%b,"data":%b}' % (output.prefix, encode(answer.shape), data))
         numbers.append(data)

@@ -75,7 +75,9 @@ def write_predictions(names: Sequence[str], answers: Sequence[Array], headers: H
     rows = list(zip(*(answer.tolist() for answer in answers), strict=True))
     if CSV in accept:
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([cell for value in row for cell in _flat(value)] for row in rows)
+        csv.writer(text, lineterminator="\n").writerows(
+            [cell for value in row for cell in _flat(value)] for row in rows
+        )
         return text.getvalue().encode(), CSV
     return encode(Predictions([dict(zip(names, row, strict=True)) for row in rows])), JSON
 

@@ -1,5 +1,7 @@
 """One worker: the application under uvicorn, and how it ends."""
 
+import gc
+import os
 import signal
 import socket
 import sys
@@ -18,7 +20,10 @@ _LONGEST_DRAIN_S = 20
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, and finish what has begun."""
     configure_logs()
-    import gc; gc.collect(); gc.freeze()
+    import gc
+
+    gc.collect()
+    gc.freeze()
     # uvicorn raises the signal again when it has finished; a wanted end is a success.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
@@ -50,6 +55,7 @@ class DrainingServer(uvicorn.Server):
         self._service = service
         self._signal: int | None = None
         self._drained = (0.0, 0.0)
+        self._supervisor = int(os.environ.get("MLP_SUPERVISOR", "0"))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain."""
@@ -63,6 +69,8 @@ class DrainingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Look, every tenth of a second, whether it is time to end."""
+        if self._supervisor not in (0, os.getppid()):
+            self.should_exit = True  # nobody would ever end this process
         if self._signal is not None and not self.should_exit:
             earliest, latest = self._drained
             now = time.monotonic()

@@ -61,12 +61,16 @@ def supervise(count: int, listener: socket.socket) -> int:
                     status = _note_end(slot, slot.process.returncode)
             time.sleep(0.05)  # a signal ends it early
         _stop(slots)
-    return status
+    return _INVALID if status == _INVALID else 0
 
 
 def _start(slot: Slot, listener: socket.socket, folder: Path) -> None:
     command = [sys.executable, "-m", "services.inference", "--fd", str(listener.fileno()), "--workers", "1"]
-    of = {"MLP_WORKER": str(slot.number), "MLP_METRICS_FOLDER": str(folder)}
+    of = {
+        "MLP_WORKER": str(slot.number),
+        "MLP_METRICS_FOLDER": str(folder),
+        "MLP_SUPERVISOR": str(os.getpid()),
+    }
     slot.process = subprocess.Popen(command, env=os.environ | of, pass_fds=(listener.fileno(),), start_new_session=True)
     slot.started = time.monotonic()
 
