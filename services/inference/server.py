@@ -20,7 +20,6 @@ _LONGEST_DRAIN_S = 20
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, and finish what has begun."""
     configure_logs()
-    import gc
 
     gc.collect()
     gc.freeze()
