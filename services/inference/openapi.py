@@ -77,9 +77,7 @@ def _predict(tag: str, summary: str, body: type[Struct], example: Any, answer: t
         "summary": summary,
         "description": body.__doc__,
         "requestBody": {"required": True, "content": content},
-        "responses": {
-            str(code): value for code, value in _responses(answer, 400, 404, 408, 413, 415, 503, 504).items()
-        },
+        "responses": {str(code): value for code, value in responses.items()},
     }
 
 

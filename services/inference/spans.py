@@ -14,6 +14,8 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 
 from services.inference.tracing import Trace
 
+_PATIENCE_S = 2
+
 
 class Spans:
     """Sends a span for each sampled request to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names."""
@@ -24,7 +26,9 @@ class Spans:
         self._provider = TracerProvider(
             resource=Resource.create({"service.name": name}), id_generator=self._ids, shutdown_on_exit=False
         )
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        # The exporter's own patience of 10 s would hold up the end of the process when the collector is away.
+        patience = float(os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", _PATIENCE_S))
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=patience)))
         self._tracer = self._provider.get_tracer(__name__)
 
     def record(self, trace: Trace, name: str, seconds: float, attributes: Mapping[str, Any]) -> None:
