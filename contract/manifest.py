@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag, model_validat
 
 from contract.errors import PlatformError
 from contract.paths import MODELS
+from contract.service import Sensitive
 from contract.strict import Strict, parse, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
@@ -96,6 +97,9 @@ class Served(Strict):
 
     canary: Canary = Canary()
     latency_ms: int = Field(default=1000, ge=1, description="the 99th percentile above which an alarm goes off")
+    sensitive: dict[str, Sensitive] = Field(
+        default={}, description="features that captured predictions leave out, or hold as a hash only"
+    )
 
 
 class LambdaServing(Served):
@@ -185,6 +189,22 @@ class Manifest(Strict):
     training: Training
     gates: dict[Metric, Gate] = Field(min_length=1)
     serving: Serving = LambdaServing()
+
+    @model_validator(mode="after")
+    def _sensitive_features_exist(self) -> Self:
+        if unknown := self.serving.sensitive.keys() - self.data.features.keys():
+            known = ", ".join(self.data.features)
+            raise ValueError(f"serving.sensitive names {sorted(unknown)}; the features are: {known}")
+        return self
+
+    @property
+    def sensitive_columns(self) -> dict[str, Sensitive]:
+        """What captures do with the columns of sensitive features."""
+        return {
+            column: how
+            for name, how in self.serving.sensitive.items()
+            for column in self.data.features[name].columns(name)
+        }
 
 
 def model_names() -> list[str]:

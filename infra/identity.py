@@ -8,6 +8,7 @@ import pulumi
 import pulumi_aws as aws
 
 from contract.manifest import Manifest
+from infra.capture import stream_name
 from infra.foundation import Foundation, objects
 from infra.policies import allow
 
@@ -113,10 +114,13 @@ class Identity(pulumi.ComponentResource):
 
     def _inference_statements(self, model: str, runtime: str) -> list[dict[str, Any]]:
         artifacts = self._on.storage.buckets["artifacts"]
-        stream = self._on.arn("firehose", f"deliverystream/{self._on.naming(f'capture-{model}')}")
+        streams = [
+            self._on.arn("firehose", f"deliverystream/{stream_name(self._on.naming, what, model)}")
+            for what in ("predictions", "feedback")
+        ]
         return [
             *self._of_runtime(runtime, model),
-            allow(["firehose:PutRecordBatch"], stream),
+            allow(["firehose:PutRecordBatch"], streams),
             allow(["s3:GetObject"], objects(artifacts, f"{model}/")),
             self._on.use_key("Decrypt"),
             allow(["ssm:GetParameter"], self._on.arn("ssm", f"parameter{self._on.naming.path(f'models/{model}')}")),

@@ -71,13 +71,13 @@ class Inference(pulumi.ComponentResource):
 
     def _serve(self, model: str, manifest: Manifest, api: Api) -> None:
         capture = Capture(f"capture-{model}", CaptureArgs(model), self._on, self._child)
-        runtime = self._runtime(model, manifest)
+        runtime = self._runtime(model, manifest, capture)
         if integration := runtime.integrate(api.api):
             api.route(model, integration)
         watched = AlarmsArgs(
             model,
             runtime.signals,
-            capture.stream_name,
+            capture.predictions,
             manifest.serving.latency_ms,
             self._args.alerts,
             self._args.topic_arn,
@@ -85,8 +85,9 @@ class Inference(pulumi.ComponentResource):
         alarms = Alarms(f"alarms-{model}", watched, self._on.naming, self._child)
         runtime.roll_back_on(alarms.rollback)
 
-    def _runtime(self, model: str, manifest: Manifest) -> Runtime:
-        environment = self.service_settings(model).environment()
+    def _runtime(self, model: str, manifest: Manifest, capture: Capture) -> Runtime:
+        streams = {"capture_stream": capture.predictions, "feedback_stream": capture.feedback}
+        environment = self.service_settings(model).model_copy(update=streams).environment()
         args = RuntimeArgs(model, manifest, self._args.settings, self._args.roles[model], environment)
         name = f"runtime-{model}"
         match manifest.serving:

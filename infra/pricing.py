@@ -85,7 +85,7 @@ def monthly(resources: Sequence[Resource], load: Load, prices: Mapping[str, floa
     Returns:
         The components that cost something, by name, and the types of resources that have no price here.
     """
-    models = sum(resource.type == STREAM for resource in resources) or 1
+    models = sum(resource.type == STREAM and "-predictions-" in resource.name for resource in resources) or 1
     of_each = replace(load, requests=load.requests // models)
     tasks = {resource.name: int(resource.inputs["desiredCount"]) for resource in resources if resource.type == SERVICE}
     found: dict[str, list[float]] = {}
@@ -166,8 +166,8 @@ def _alarm(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> fl
     return metrics * price["alarm_metric_month"]
 
 
-def _capture(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
-    return _gigabytes(load) * price["firehose_gb"]
+def _capture(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    return _gigabytes(load) * price["firehose_gb"] if "-predictions-" in inputs["name"] else 0
 
 
 def _logs(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:

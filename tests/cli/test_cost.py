@@ -63,9 +63,9 @@ def test_a_service_costs_by_its_tasks():
 
 
 def test_the_models_share_the_requests():
-    function = {"architectures": ["arm64"], "memorySize": 1024}
+    both = {"architectures": ["arm64"], "memorySize": 1024, "name": "acme-predictions-x"}
     stack = [
-        Resource(type_, f"{type_}{model}", "inference", function)
+        Resource(type_, f"acme-predictions-{model}", "inference", both)
         for model in range(2)
         for type_ in ("aws:lambda/function:Function", "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream")
     ]

@@ -51,8 +51,7 @@ def test_no_traffic_is_an_alarm_where_there_must_be_some(build):
 def test_captures_that_wait_too_long_are_an_alarm(build):
     deployment = build(alerts={"capture_lag_minutes": 30})
     lag = alarms(deployment)["capture-lag"]
-    (stream,) = deployment.of_type("aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream")
-    assert lag["dimensions"] == {"DeliveryStreamName": stream.inputs["name"]}
+    assert lag["dimensions"] == {"DeliveryStreamName": "acme-test-predictions-digits"}
     assert (lag["metricName"], lag["threshold"]) == ("DeliveryToS3.DataFreshness", 1800)
 
 
@@ -84,16 +83,17 @@ def test_the_topic_is_encrypted_and_takes_what_our_alarms_say(build):
 
 def test_captures_go_to_the_lake_encrypted_a_folder_a_day(build):
     deployment = build()
-    stream = only(deployment, "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream", "capture-digits").inputs
+    stream = only(deployment, "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream", "predictions-digits").inputs
     target = stream["extendedS3Configuration"]
     assert target["bucketArn"] == "arn:aws:s3:::acme-test-curated"
-    assert target["prefix"] == "captures/digits/date=!{timestamp:yyyy-MM-dd}/"
+    assert target["prefix"] == "predictions/digits/date=!{timestamp:yyyy-MM-dd}/"
     assert stream["serverSideEncryption"]["keyType"] == "CUSTOMER_MANAGED_CMK"
     policy = statements(only(deployment, "aws:iam/rolePolicy:RolePolicy", "capture-digits").inputs["policy"])
     (written,) = [s["Resource"] for s in policy if "s3:PutObject" in s["Action"]]
     assert written == [
-        "arn:aws:s3:::acme-test-curated/captures/digits/*",
-        "arn:aws:s3:::acme-test-curated/captures-failed/digits/*",
+        f"arn:aws:s3:::acme-test-curated/{top}{what}/digits/*"
+        for top in ("", "failed/")
+        for what in ("predictions", "feedback")
     ]
 
 

@@ -95,5 +95,5 @@ def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, cert
     assert {query["Id"] for query in alarm["Metrics"]} == {"r0", "r1", "e0", "e1", "share"}
     (subscription,) = boto3.client("sns").list_subscriptions()["Subscriptions"]
     assert subscription["Endpoint"] == "a@example.com"
-    (stream,) = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
-    assert stream == "acme-test-capture-digits"
+    streams = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
+    assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}

@@ -56,7 +56,10 @@ def test_every_runtime_gives_the_service_the_same_settings(build, serving):
         "aws:sagemaker/model:Model": lambda given: given["primaryContainer"]["environment"],
     }.items():
         for resource in deployment.of_type(type_):
-            assert ServiceSettings.from_environment(read(resource.inputs)).models == ("digits",)
+            settings = ServiceSettings.from_environment(read(resource.inputs))
+            assert settings.models == ("digits",)
+            assert settings.capture_stream == "acme-test-predictions-digits"
+            assert settings.feedback_stream == "acme-test-feedback-digits"
             return
     pytest.fail("nothing serves")
 
