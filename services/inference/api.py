@@ -68,13 +68,25 @@ def _add_health(api: Api, settings: ServiceSettings, health: Health) -> None:
     async def version_ready(model: str, version: str) -> Response:
         return health.version_ready(model, version)
 
-    @api.get("/ping", summary="SageMaker's health check", tags=["SageMaker"])
+    @api.get(
+        "/ping",
+        summary="SageMaker's health check",
+        tags=["SageMaker"],
+        response_class=Response,
+        responses={503: {"description": "Nothing is live"}},
+    )
     async def ping() -> Response:
         return health.ping()
 
     if not settings.metrics_port:
 
-        @api.get(METRICS_PATH, summary="Metrics for Prometheus", tags=["Operations"])
+        @api.get(
+            METRICS_PATH,
+            summary="Metrics for Prometheus",
+            tags=["Operations"],
+            response_class=Response,
+            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        )
         async def metrics() -> Response:
             return health.metrics()
 

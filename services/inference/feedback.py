@@ -44,7 +44,7 @@ class Feedback:
             RequestError: if it is not valid, or cannot be kept: unlike a capture, the caller can send it again.
         """
         if not self._stream:
-            raise RequestError(503, "feedback is not kept: the service's MLP_FEEDBACK_STREAM names no Firehose stream")
+            raise RequestError(404, "feedback is not kept here: MLP_FEEDBACK_STREAM names no Firehose stream")
         try:
             truths = _decode_many(body) if body.lstrip()[:1] == b"[" else [_decode(body)]
         except (msgspec.DecodeError, RecursionError, ValueError) as error:

@@ -24,25 +24,27 @@ class Kind(NamedTuple):
     """What stands behind a datatype."""
 
     dtype: np.dtype[Any]
+    code: str
+    """In the struct module."""
     onnx: str
     json: type
     """What a number of it is in JSON."""
 
 
 KINDS: dict[Datatype, Kind] = {
-    "BOOL": Kind(np.dtype("?"), "tensor(bool)", bool),
-    "UINT8": Kind(np.dtype("<u1"), "tensor(uint8)", int),
-    "UINT16": Kind(np.dtype("<u2"), "tensor(uint16)", int),
-    "UINT32": Kind(np.dtype("<u4"), "tensor(uint32)", int),
-    "UINT64": Kind(np.dtype("<u8"), "tensor(uint64)", int),
-    "INT8": Kind(np.dtype("<i1"), "tensor(int8)", int),
-    "INT16": Kind(np.dtype("<i2"), "tensor(int16)", int),
-    "INT32": Kind(np.dtype("<i4"), "tensor(int32)", int),
-    "INT64": Kind(np.dtype("<i8"), "tensor(int64)", int),
-    "FP16": Kind(np.dtype("<f2"), "tensor(float16)", float),
-    "FP32": Kind(np.dtype("<f4"), "tensor(float)", float),
-    "FP64": Kind(np.dtype("<f8"), "tensor(double)", float),
-    "BYTES": Kind(np.dtype("O"), "tensor(string)", str),
+    "BOOL": Kind(np.dtype("?"), "?", "tensor(bool)", bool),
+    "UINT8": Kind(np.dtype("<u1"), "B", "tensor(uint8)", int),
+    "UINT16": Kind(np.dtype("<u2"), "H", "tensor(uint16)", int),
+    "UINT32": Kind(np.dtype("<u4"), "I", "tensor(uint32)", int),
+    "UINT64": Kind(np.dtype("<u8"), "Q", "tensor(uint64)", int),
+    "INT8": Kind(np.dtype("<i1"), "b", "tensor(int8)", int),
+    "INT16": Kind(np.dtype("<i2"), "h", "tensor(int16)", int),
+    "INT32": Kind(np.dtype("<i4"), "i", "tensor(int32)", int),
+    "INT64": Kind(np.dtype("<i8"), "q", "tensor(int64)", int),
+    "FP16": Kind(np.dtype("<f2"), "e", "tensor(float16)", float),
+    "FP32": Kind(np.dtype("<f4"), "f", "tensor(float)", float),
+    "FP64": Kind(np.dtype("<f8"), "d", "tensor(double)", float),
+    "BYTES": Kind(np.dtype("O"), "", "tensor(string)", str),
 }
 
 
@@ -53,11 +55,11 @@ class TensorError(Exception):
 class _Packs(dict[int, Callable[..., bytes]]):
     """For a number of numbers, what packs them; those of common numbers are kept."""
 
-    def __init__(self, char: str) -> None:
-        self._char = char
+    def __init__(self, code: str) -> None:
+        self._code = code
 
     def __missing__(self, count: int) -> Callable[..., bytes]:
-        pack = struct.Struct(f"<{count}{self._char}").pack
+        pack = struct.Struct(f"<{count}{self._code}").pack
         if len(self) < _MOST_PACKS:
             self[count] = pack
         return pack
@@ -77,7 +79,7 @@ class Reader:
         self._nested = msgspec.json.Decoder(list[list[kind.json]]).decode  # type: ignore[name-defined]
         # A struct makes the bytes of an array in a third of the time that numpy takes to look at each number,
         # and refuses what does not fit.
-        self._packs = _Packs(kind.dtype.char)
+        self._packs = _Packs(kind.code)
 
     def from_json(self, data: bytes | msgspec.Raw, rows: int) -> Array:
         """Numbers row after row, flat or nested, as an array of shape [rows, columns].

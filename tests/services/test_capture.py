@@ -145,7 +145,7 @@ def test_bad_feedback_is_refused(serve, linear, body, said):
 
 def test_feedback_to_nowhere_is_refused(client, linear):
     answer = client.post("/v2/models/digits/feedback", json={"id": "a", "label": 1})
-    assert answer.status_code == 503
+    assert answer.status_code == 404
     assert "MLP_FEEDBACK_STREAM" in answer.json()["error"]
     assert client.post("/v2/models/wine/feedback", json={"id": "a", "label": 1}).status_code == 404
 
