@@ -141,7 +141,8 @@ class Service:
 
     async def _ask_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The first one loads it, in a thread: requests to predict do not wait meanwhile.
-        api: ASGIApp = self.__dict__.get("api") or await asyncio.to_thread(lambda: self.api)
+        loaded: ASGIApp | None = self.__dict__.get("api")
+        api = loaded or await asyncio.to_thread(lambda: self.api)
         await api(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
