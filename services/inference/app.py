@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from contract.errors import PlatformError
 from contract.service import METADATA_FILE, MODEL_FILE, ServiceSettings
@@ -141,9 +141,9 @@ class Service:
 
     async def _ask_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The first one loads it, in a thread: requests to predict do not wait meanwhile.
-        loaded: ASGIApp | None = self.__dict__.get("api")
-        api = loaded or await asyncio.to_thread(lambda: self.api)
-        await api(scope, receive, send)
+        if "api" not in self.__dict__:
+            await asyncio.to_thread(lambda: self.api)
+        await self.api(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan protocol."""
