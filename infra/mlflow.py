@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from infra.access import HTTPS, https_listener, internal_balancer, open_to_aws, open_way, security_group
 from infra.database import Database
 from infra.foundation import Foundation, objects
 from infra.policies import allow
 from infra.settings.data import MlflowOnEcs
-from infra.storage import BALANCERS
+from infra.settings.inference import Domain
 
 SIZES = {"Small": (1024, 2048), "Medium": (2048, 4096), "Large": (4096, 8192)}
 """CPU units and MiB of memory, of the combinations that Fargate offers."""
@@ -45,8 +46,9 @@ class Mlflow(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Mlflow", name, None, opts)
         self._on, self._naming, self._args = foundation, foundation.naming, args
         self._child = pulumi.ResourceOptions(parent=self)
-        self._balancers = self._security_group("mlflow-balancer", "HTTPS from the network to MLflow")
-        self._tasks = self._security_group("mlflow", "MLflow: from its load balancer, to its database and AWS")
+        self._balancers = security_group("mlflow-balancer", "HTTPS from the network to MLflow", foundation, self._child)
+        description = "MLflow: from its load balancer, to its database and AWS"
+        self._tasks = security_group("mlflow", description, foundation, self._child)
         self._open()
         target, listener = self._balancer()
         cluster = aws.ecs.Cluster(
@@ -65,20 +67,8 @@ class Mlflow(pulumi.ComponentResource):
         self.uri = pulumi.Output.from_input(f"https://{args.settings.domain}")
         self.register_outputs({"uri": self.uri})
 
-    def _security_group(self, what: str, description: str) -> aws.ec2.SecurityGroup:
-        return aws.ec2.SecurityGroup(
-            self._naming(what),
-            vpc_id=self._on.network.vpc_id,
-            description=description,
-            tags={"Name": self._naming(what)},
-            opts=self._child,
-        )
-
     def _open(self) -> None:
-        """Open the ways from the clients to the balancer, on to the server, and from there to the database and AWS.
-
-        The rules are resources of their own: groups that refer to each other could not be deleted otherwise.
-        """
+        """Open the ways from the clients to the balancer, on to the server, and from there to the database and AWS."""
         clients = self._args.settings.clients or ((self._on.network.cidr,) if self._on.network.cidr else ())
         for index, cidr in enumerate(clients):
             aws.vpc.SecurityGroupIngressRule(
@@ -86,66 +76,19 @@ class Mlflow(pulumi.ComponentResource):
                 security_group_id=self._balancers.id,
                 description="HTTPS from the network",
                 ip_protocol="tcp",
-                from_port=443,
-                to_port=443,
+                from_port=HTTPS,
+                to_port=HTTPS,
                 cidr_ipv4=str(cidr),
                 opts=self._child,
             )
-        self._way("balancer-to-mlflow", self._balancers, self._tasks, PORT)
-        self._way("mlflow-to-database", self._tasks, self._args.database.security_group, POSTGRES)
-        aws.vpc.SecurityGroupEgressRule(
-            self._naming("mlflow-to-aws"),
-            security_group_id=self._tasks.id,
-            description="HTTPS to AWS: the image, the artifacts, the logs",
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            cidr_ipv4="0.0.0.0/0",
-            opts=self._child,
-        )
-
-    def _way(self, what: str, source: aws.ec2.SecurityGroup, target: aws.ec2.SecurityGroup, port: int) -> None:
-        aws.vpc.SecurityGroupEgressRule(
-            self._naming(what),
-            security_group_id=source.id,
-            description=what.replace("-", " "),
-            ip_protocol="tcp",
-            from_port=port,
-            to_port=port,
-            referenced_security_group_id=target.id,
-            opts=self._child,
-        )
-        aws.vpc.SecurityGroupIngressRule(
-            self._naming(what),
-            security_group_id=target.id,
-            description=what.replace("-", " "),
-            ip_protocol="tcp",
-            from_port=port,
-            to_port=port,
-            referenced_security_group_id=source.id,
-            opts=self._child,
-        )
+        database = self._args.database.security_group
+        open_way("balancer-to-mlflow", self._balancers, self._tasks, PORT, self._on, self._child)
+        open_way("mlflow-to-database", self._tasks, database, POSTGRES, self._on, self._child)
+        open_to_aws("mlflow-to-aws", self._tasks, self._on, self._child)
 
     def _balancer(self) -> tuple[aws.lb.TargetGroup, aws.lb.Listener]:
-        storage, network = self._on.storage, self._on.network
-        balancer = aws.lb.LoadBalancer(
-            self._naming("mlflow"),
-            load_balancer_type="application",
-            internal=True,
-            subnets=network.private_subnet_ids,
-            security_groups=[self._balancers.id],
-            drop_invalid_header_fields=True,
-            enable_deletion_protection=self._on.protect,
-            access_logs={
-                "enabled": True,
-                # Known once the policy lets it write there: AWS tries when this is set.
-                "bucket": pulumi.Output.all(storage.buckets["logs"].bucket, storage.log_delivery_arn).apply(
-                    lambda values: str(values[0])
-                ),
-                "prefix": BALANCERS,
-            },
-            opts=self._child,
-        )
+        network, settings = self._on.network, self._args.settings
+        balancer = internal_balancer("mlflow", self._balancers, self._on, self._child)
         target = aws.lb.TargetGroup(
             self._naming("mlflow"),
             port=PORT,
@@ -156,26 +99,19 @@ class Mlflow(pulumi.ComponentResource):
             health_check={"path": "/health", "matcher": "200"},
             opts=self._child,
         )
-        listener = aws.lb.Listener(
-            self._naming("mlflow"),
-            load_balancer_arn=balancer.arn,
-            port=443,
-            protocol="HTTPS",
-            ssl_policy="ELBSecurityPolicy-TLS13-1-2-Res-2021-06",
-            certificate_arn=self._args.settings.certificate_arn,
-            default_actions=[{"type": "forward", "target_group_arn": target.arn}],
-            opts=self._child,
-        )
+        domain = Domain(name=settings.domain, certificate_arn=settings.certificate_arn)
+        forward: aws.lb.ListenerDefaultActionArgsDict = {"type": "forward", "target_group_arn": target.arn}
+        listener = https_listener("mlflow", balancer, domain, forward, self._on, self._child)
         zone = aws.route53.Zone(
             self._naming("mlflow"),
-            name=self._args.settings.domain,
+            name=settings.domain,
             vpcs=[{"vpc_id": network.vpc_id}],
             opts=self._child,
         )
         aws.route53.Record(
             self._naming("mlflow"),
             zone_id=zone.zone_id,
-            name=self._args.settings.domain,
+            name=settings.domain,
             type="A",
             aliases=[{"name": balancer.dns_name, "zone_id": balancer.zone_id, "evaluate_target_health": False}],
             opts=self._child,

@@ -4,6 +4,7 @@ import pulumi
 import pulumi_aws as aws
 
 from contract.manifest import SagemakerServing
+from infra.access import open_to_aws, security_group
 from infra.alarms import Metric, Signals
 from infra.foundation import Foundation
 from infra.runtimes.runtime import Runtime, RuntimeArgs
@@ -52,23 +53,10 @@ class Sagemaker(Runtime):
         self._scale(endpoint)
 
     def _model(self, image: pulumi.Output[str]) -> aws.sagemaker.Model:
-        group = aws.ec2.SecurityGroup(
-            self._called,
-            vpc_id=self._on.network.vpc_id,
-            description=f"{self._args.model}: out to AWS",
-            tags={"Name": self._called},
-            opts=self._child,
+        group = security_group(
+            f"inference-{self._args.model}", f"{self._args.model}: out to AWS", self._on, self._child
         )
-        aws.vpc.SecurityGroupEgressRule(
-            self._on.naming(f"{self._args.model}-to-aws"),
-            security_group_id=group.id,
-            description="HTTPS to AWS: artifacts, parameters, logs",
-            ip_protocol="tcp",
-            from_port=443,
-            to_port=443,
-            cidr_ipv4="0.0.0.0/0",
-            opts=self._child,
-        )
+        open_to_aws(f"{self._args.model}-to-aws", group, self._on, self._child)
         return aws.sagemaker.Model(
             self._called,  # which Pulumi makes unique: a model cannot be changed, only replaced
             execution_role_arn=self._args.role.arn,
