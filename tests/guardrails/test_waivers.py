@@ -46,7 +46,7 @@ def test_a_waiver_that_matches_nothing_is_told():
             {"until": "2030-01-30"},
             "ml-platform:waivers.0.until: the waiver from logs-expire for it expired on 2030-01-30",
         ),
-        ({"rule": "logs-expires"}, "ml-platform:waivers.0.rule: there is no rule 'logs-expires'; allowed: a"),
+        ({"rule": "logs-expires"}, "ml-platform:waivers.0.rule: there is no rule 'logs-expires'; allowed: api-"),
         ({"reason": "because"}, "ml-platform:waivers.0.reason: string should have at least 20 characters"),
         ({"until": "soon"}, "ml-platform:waivers.0.until"),
         ({"why": REASON}, "unknown key 'why'; allowed: reason, resource, rule, until"),
