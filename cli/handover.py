@@ -7,7 +7,9 @@ from pathlib import Path
 import typer
 
 from contract.errors import PlatformError
+from contract.outputs import Outputs
 from contract.paths import ROOT
+from contract.strict import parse
 from embedded.project import check_environment, read_config
 
 
@@ -85,6 +87,24 @@ def run_up(stack: str, folder: Path, ask: bool, variables: dict[str, str], polic
         selected.up(on_output=_echo, policy_packs=list(policy_packs))
     except automation.CommandError as error:
         raise PlatformError(f"pulumi up -s {stack} failed:\n{error}") from None
+
+
+def stack_outputs(environment: str, command: str) -> Outputs:
+    """The outputs of an environment that is up, from Pulumi's state.
+
+    Raises:
+        PlatformError: if the Pulumi CLI is not there, or knows no such stack.
+    """
+    require_pulumi(command, "then run `pulumi login` and try again")
+    from pulumi import automation
+
+    try:
+        found = automation.LocalWorkspace(work_dir=str(ROOT)).stack_outputs(environment)
+    except automation.CommandError as error:
+        raise PlatformError(f"`{command}` cannot read the outputs of {environment}: {error}") from None
+    if not found:
+        raise PlatformError(f"{environment} is not up; run `mlp up {environment}`")
+    return parse(Outputs, {name: output.value for name, output in found.items()}, f"the outputs of {environment}")
 
 
 def _echo(text: str) -> None:

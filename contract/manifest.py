@@ -11,6 +11,7 @@ from contract.service import Sensitive
 from contract.strict import Strict, parse, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
+Team = Name  # Batch takes letters and digits only
 Metric = Literal["accuracy", "generalisation_gap", "latency_ms", "size_mb"]
 
 
@@ -66,6 +67,22 @@ class Training(Strict):
     batch_size: int = Field(ge=1, le=65_536)
     learning_rate: float = Field(gt=0, le=10)
     seed: int = 0
+
+
+class Compute(Strict):
+    """What a training job in the cloud needs; a laptop trains with what it has.
+
+    The environment's settings say what there is (`training` in Pulumi.<environment>.yaml), and a job that asks for more
+    is refused before it is submitted.
+    """
+
+    instances: int = Field(default=1, ge=1, le=64, description="machines that train together")
+    gpus: int = Field(default=0, ge=0, le=8, description="of each instance")
+    vcpus: int = Field(default=2, ge=1, le=192, description="of each instance")
+    memory_gib: int = Field(default=4, ge=1, le=2048, description="of each instance")
+    hours: int = Field(default=1, ge=1, le=120, description="after which the job is stopped")
+    spot: bool = Field(default=True, description="spare capacity will do: the job goes on from where it was stopped")
+    team: Team = Field(default="default", description="whose share of the queues and GPUs it uses")
 
 
 class Gate(Strict):
@@ -187,6 +204,7 @@ class Manifest(Strict):
     data: Data
     split: Split
     training: Training
+    compute: Compute = Compute()
     gates: dict[Metric, Gate] = Field(min_length=1)
     serving: Serving = LambdaServing()
 

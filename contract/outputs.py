@@ -1,5 +1,7 @@
 """The stack's outputs: all that the pipeline, the service and the CLI may know about an environment."""
 
+from typing import Literal
+
 from contract.service import ServiceSettings
 from contract.strict import Strict
 
@@ -22,6 +24,70 @@ class ModelOutputs(Strict):
     endpoint: str
 
 
+class InstanceOutputs(Strict):
+    """What one instance of a type has."""
+
+    vcpus: int
+    memory_gib: int
+    gpus: int
+    local_gb: int
+    """Disk of its own, which the hardware encrypts; 0 if it has network volumes only."""
+
+
+class LimitOutputs(Strict):
+    """What a job on a backend may use."""
+
+    instance_types: dict[str, InstanceOutputs]
+    spot: bool
+    max_hours: int
+    volume_gb: int
+    team_gpus: dict[str, int]
+    """Per team, the most GPUs that one of its jobs takes."""
+
+
+class BatchOutputs(LimitOutputs):
+    """What a Batch job is started with."""
+
+    max_vcpus: int
+    queues: dict[str, str]
+    """Name of a queue by what it runs on: `cpu` and `gpu`, or spare capacity, `cpu-spot` and `gpu-spot`."""
+    job_definitions: dict[str, str]
+    """ARNs: `instance` for a job on one instance, `nodes` for one on several; empty as long as there is no image."""
+
+
+class EksTeam(Strict):
+    """Where a team's jobs go in the cluster."""
+
+    namespace: str
+    queue: str
+    service_account: str
+
+
+class EksOutputs(LimitOutputs):
+    """What a job on the Kubernetes cluster is started with."""
+
+    cluster: str
+    teams: dict[str, EksTeam]
+
+
+class TrainingOutputs(Strict):
+    """Where training jobs may run, and what they have in common."""
+
+    backend: Literal["sagemaker", "batch", "eks"]
+    """Where a job runs that does not say where."""
+    name: str
+    """What the names of jobs begin with."""
+    image: str | None
+    """The training image by its digest, None as long as none was pushed."""
+    work: str
+    """S3 prefix below which a model's jobs leave what lies between its steps, checkpoints among it."""
+    subnets: tuple[str, ...]
+    security_group: str
+    sagemaker: LimitOutputs | None = None
+    batch: BatchOutputs | None = None
+    eks: EksOutputs | None = None
+
+
 class Outputs(Strict):
     """The outputs of a stack, as `stacks/__main__.py` exports them."""
 
@@ -33,6 +99,7 @@ class Outputs(Strict):
     tracking_uri: str = ""
     images: dict[str, str]
     models: dict[str, ModelOutputs]
+    training: TrainingOutputs | None = None
     service: dict[str, str]
 
     @property

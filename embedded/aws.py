@@ -111,6 +111,8 @@ class EmulatedAws:
         if row.auto_name and row.auto_name not in properties:
             properties[row.auto_name] = f"{resource.name}-{secrets.token_hex(4)[:7]}"
         properties = row.prepared(properties)
+        if row.linked_role:
+            properties.setdefault("serviceRole", self._linked_role(row.linked_role))
         try:
             answer, homeless = self._call(row.service, row.create, properties)
         except ClientError as error:
@@ -129,7 +131,22 @@ class EmulatedAws:
                 self._call(row.service, call, outputs)
                 homeless -= set(call.takes)
         homeless -= row.no_effect
-        return Held(resource.urn, resource.type, id_, inputs, outputs, not_sent=(*sorted(homeless), *row.left_out))
+        return Held(
+            resource.urn,
+            resource.type,
+            id_,
+            inputs,
+            outputs,
+            not_sent=(*sorted(homeless), *(text for name, text in row.left_out.items() if name in inputs)),
+        )
+
+    def _linked_role(self, service: str) -> str:
+        """ARN of the role that AWS makes for a service when it is first used."""
+        iam = self.client("iam")
+        with self._lock:
+            made = iam.list_roles(PathPrefix=f"/aws-service-role/{service}/")["Roles"]
+            role = made[0] if made else iam.create_service_linked_role(AWSServiceName=service)["Role"]
+        return str(role["Arn"])
 
     def _replace(self, row: Row, resource: Resource, old: Held, inputs: dict[str, Any]) -> Held:
         """Create the new one and leave the old one to `finish`, unless there cannot be both at a time."""

@@ -20,7 +20,7 @@ def check(settings: Settings, models: Mapping[str, Manifest]) -> None:
     Raises:
         PlatformError: naming the file, the key and what is allowed, for each mistake.
     """
-    if mistakes := [*_of_inference(settings, models), *_of_addresses(settings, models)]:
+    if mistakes := [*_of_inference(settings, models), *_of_addresses(settings, models), *_of_teams(settings, models)]:
         raise PlatformError("\n".join(mistakes))
 
 
@@ -68,3 +68,16 @@ def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
             f"subnets of {settings.network.cidr} have room for {room}: lower max_tasks or max_instances, or give "
             f"Pulumi.{settings.environment}.yaml: ml-platform:network.cidr a larger range"
         )
+
+
+def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """Teams that train, and have no quota where their jobs run."""
+    backend = settings.training.backend
+    key = f"Pulumi.{settings.environment}.yaml: ml-platform:training.{backend}.teams"
+    limits = getattr(settings.training, backend, None)
+    for name, manifest in models.items():
+        if limits and manifest.compute.team not in limits.teams:
+            yield (
+                f"{key}: there is no quota for the team {manifest.compute.team!r} of training/models/{name}/model.yaml "
+                f"(compute.team); there are {', '.join(sorted(limits.teams))}"
+            )

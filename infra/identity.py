@@ -20,6 +20,33 @@ SERVICES = {
 """Who takes on the role of a model, by its runtime."""
 
 
+WORK = "_work/"
+"""Below it in the artifact bucket, a folder a model, jobs leave what lies between steps; no model can be called so."""
+
+
+def training_access(foundation: Foundation) -> list[dict[str, Any]]:
+    """What a training job may do with the environment's data, wherever it runs: statements for its role."""
+    buckets, registry = foundation.storage.buckets, foundation.registry
+    artifacts = buckets["artifacts"]
+    groups = [group.arn for group in registry.model_package_groups.values()]
+    packages = [
+        group.apply(lambda group: group.replace(":model-package-group/", ":model-package/") + "/*") for group in groups
+    ]
+    return [
+        allow(["s3:ListBucket"], [buckets["raw"].arn, buckets["curated"].arn]),
+        allow(["s3:ListBucket"], artifacts.arn, {"StringLike": {"s3:prefix": [f"{WORK}*"]}}),
+        allow(
+            ["s3:GetObject"],
+            [objects(buckets["raw"]), objects(buckets["curated"]), objects(artifacts, WORK)],
+        ),
+        allow(["s3:PutObject"], [objects(buckets["curated"]), objects(artifacts)]),
+        foundation.use_key("Decrypt", "GenerateDataKey"),
+        allow(["sagemaker:CreateModelPackage"], groups + packages),
+        allow(["sagemaker:ListModelPackages"], "*"),  # AWS knows no narrower resource for it
+        allow(["sagemaker:DescribeModelPackage"], packages),
+    ]
+
+
 @dataclass
 class IdentityArgs:
     """The models, each of which has a role."""
@@ -64,20 +91,8 @@ class Identity(pulumi.ComponentResource):
         return self._on.role(what, service, statements, pulumi.ResourceOptions(parent=self))
 
     def _training_statements(self) -> list[dict[str, Any]]:
-        buckets, registry = self._on.storage.buckets, self._on.registry
-        groups = [group.arn for group in registry.model_package_groups.values()]
-        packages = [
-            group.apply(lambda group: group.replace(":model-package-group/", ":model-package/") + "/*")
-            for group in groups
-        ]
         return [
-            allow(["s3:ListBucket"], [buckets["raw"].arn, buckets["curated"].arn]),
-            allow(["s3:GetObject"], [objects(buckets["raw"]), objects(buckets["curated"])]),
-            allow(["s3:PutObject"], [objects(buckets["curated"]), objects(buckets["artifacts"])]),
-            self._on.use_key("Decrypt", "GenerateDataKey"),
-            allow(["sagemaker:CreateModelPackage"], groups + packages),
-            allow(["sagemaker:ListModelPackages"], "*"),  # AWS knows no narrower resource for it
-            allow(["sagemaker:DescribeModelPackage"], packages),
+            *training_access(self._on),
             *self._on.pull("training"),
             # SageMaker's log group is the account's: whichever job comes first makes it, no environment owns it.
             allow(

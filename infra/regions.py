@@ -77,7 +77,7 @@ def host(service: str, region: str) -> str:
 
 
 def arn(
-    service: str, region: str, account_id: pulumi.Input[str], resource: str, *, everywhere: bool = False
+    service: str, region: str, account_id: pulumi.Input[str], resource: pulumi.Input[str], *, everywhere: bool = False
 ) -> pulumi.Output[str]:
     """The ARN of a resource that the program does not hold itself.
 
@@ -89,7 +89,7 @@ def arn(
         everywhere: whether the service's ARNs name no region (IAM, S3).
     """
     return pulumi.Output.concat(
-        f"arn:{partition(region)}:{service}:{'' if everywhere else region}:", account_id, f":{resource}"
+        f"arn:{partition(region)}:{service}:{'' if everywhere else region}:", account_id, ":", resource
     )
 
 

@@ -4,6 +4,7 @@ import pulumi
 
 from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
+from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.checks import check
 from infra.cost import Cost, CostArgs
@@ -19,6 +20,7 @@ from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
 from infra.tracking import Tracking, TrackingArgs
+from infra.training import Training, TrainingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
@@ -46,6 +48,11 @@ foundation = Foundation(
 )
 identity = Identity("identity", IdentityArgs(models), foundation)
 notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
+training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
+batch = None
+if settings.training.batch:
+    args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
+    batch = Batch("batch", args, foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 database, tracking = None, None
 if settings.data.aurora:
@@ -85,4 +92,5 @@ pulumi.export(
         for name in models
     },
 )
+pulumi.export("training", training.outputs(batch.outputs() if batch else None))
 pulumi.export("service", inference.service_settings(*models).environment())

@@ -3,8 +3,8 @@
 A row's parameters fit by name (see `embedded/calls.py`); what is written out here is only what does not.
 """
 
-from embedded.resources import data, identity, inference, network, operations, registry, serving, storage
+from embedded.resources import data, identity, inference, network, operations, registry, serving, storage, training
 from embedded.resources.row import Row
 
-AREAS = (network, storage, data, operations, registry, identity, inference, serving)
+AREAS = (network, storage, data, operations, registry, identity, inference, serving, training)
 ROWS: dict[str, Row] = {type_: row for area in AREAS for type_, row in area.ROWS.items()}

@@ -54,6 +54,16 @@ def _(function: Resource, _tier: str) -> Iterator[str]:
         yield f"{image} may be another image tomorrow"
 
 
+@rule("job-image-by-digest", "Name the image as repository@sha256:...", "aws:batch/jobDefinition:JobDefinition")
+def _(definition: Resource, _tier: str) -> Iterator[str]:
+    for path in ("containerProperties", "nodeProperties"):
+        document = definition.get(path)
+        if isinstance(document, str) and not unknown(document):
+            for image in re.findall(r'"image": ?"([^"]*)"', document):
+                if "@sha256:" not in image:
+                    yield f"{image} may be another image tomorrow"
+
+
 @rule("function-runtime-supported", "Choose a runtime that AWS still mends, such as python3.13.", FUNCTION)
 def _(function: Resource, _tier: str) -> Iterator[str]:
     runtime = function.get("runtime")

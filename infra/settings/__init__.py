@@ -19,6 +19,7 @@ from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
 from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
+from infra.settings.training import TrainingSettings
 
 VERSION = 1
 """Of the environment files' format; a change that old files do not survive counts it up."""
@@ -37,6 +38,7 @@ class Settings(Strict):
     storage: StorageSettings
     data: DataSettings
     inference: InferenceSettings
+    training: TrainingSettings
     audit: AuditSettings
     alerts: AlertSettings
     budget: BudgetSettings
@@ -65,6 +67,7 @@ class Settings(Strict):
                 yield f"ml-platform:{name}.{mistake}"
         if self.data.mlflow and self.data.mlflow.ecs:
             yield from self._mistakes_of_ecs(self.data.mlflow.ecs)
+        yield from self._training_mistakes()
 
     def _mistakes_of_ecs(self, mlflow: MlflowOnEcs) -> Iterator[str]:
         """What a container in the private subnets needs of the network."""
@@ -77,8 +80,18 @@ class Settings(Strict):
                 "set network.nat, or network.endpoints with ecr and logs"
             )
 
+    def _training_mistakes(self) -> Iterator[str]:
+        """Backends that need something of another section."""
+        if self.training.backend == "eks" and getattr(self, "cluster", None) is None:
+            yield "ml-platform:training.backend: eks needs a cluster; allowed without one are sagemaker, batch"
+        if self.training.batch and self.network.existing is None and self.network.nat == "none":
+            yield (
+                "ml-platform:training.batch: its instances reach ECS, ECR and CloudWatch by the internet, and "
+                "network.nat is none, so jobs would wait for ever; set network.nat to single or per-zone"
+            )
 
-SECTIONS = ("network", "storage", "data", "inference", "audit", "alerts", "budget")
+
+SECTIONS = ("network", "storage", "data", "inference", "training", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

@@ -33,6 +33,11 @@ class AlertSettings(Section):
             raise ValueError(f"no_traffic_minutes must be a multiple of 5, but it is {self.no_traffic_minutes}")
         return self
 
+    def mistakes(self, place: Place, /) -> Iterator[str]:
+        """What production needs."""
+        if place.tier == "prod" and not self.emails:
+            yield "emails: prod needs at least one, or nobody hears its alarms"
+
 
 class BudgetSettings(Section):
     """What the environment may cost, and who is told."""

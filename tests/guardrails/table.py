@@ -135,6 +135,11 @@ TABLE = {
     "function-image-by-digest": of(
         compute.FUNCTION, {"imageUri": "repo/app:latest"}, {"imageUri": "repo/app@sha256:" + "a" * 64}
     ),
+    "job-image-by-digest": of(
+        "aws:batch/jobDefinition:JobDefinition",
+        {"containerProperties": json.dumps({"image": "repo/train:latest"})},
+        {"containerProperties": json.dumps({"image": "repo/train@sha256:" + "a" * 64})},
+    ),
     "function-runtime-supported": of(compute.FUNCTION, {"runtime": "python3.8"}, {"runtime": "python3.13"}),
     "function-url-authenticated": of(
         "aws:lambda/functionUrl:FunctionUrl", {"authorizationType": "NONE"}, {"authorizationType": "AWS_IAM"}

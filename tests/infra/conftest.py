@@ -17,6 +17,8 @@ from contract.paths import MODELS, ROOT
 from embedded.foresight import arns
 from embedded.monitor import Deployment, Resource, run
 
+DIGEST = "sha256:" + "a" * 64
+
 SETTINGS: dict[str, Any] = {
     "version": 1,
     "tier": "dev",
@@ -29,12 +31,14 @@ SETTINGS: dict[str, Any] = {
     "network": {"cidr": "10.0.0.0/16", "zones": ["a", "b", "c"], "nat": "none", "flow_logs": True},
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64"},
+    "training": {"backend": "sagemaker"},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
     "network": {"nat": "per-zone"},
     "storage": {"noncurrent_days": 30},
     "audit": {"log_retention_days": 90},
+    "alerts": {"emails": ["team@example.com"]},
 }
 """What an environment has to change to be allowed to call itself production."""
 
@@ -42,6 +46,11 @@ EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
     "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": {"size": "Small"}},
     "audit": PROD["audit"] | {"trail": True},
+    "training": {
+        "image_digest": DIGEST,
+        "sagemaker": {"instance_types": ["m7i.large", "m7i.2xlarge", "g5.xlarge", "p4d.24xlarge"]},
+        "batch": {"instance_types": ["m7i.large", "g5.xlarge", "g5.12xlarge"]},
+    },
 }
 """Production with every optional part, for the checks that go over whatever there is."""
 
@@ -79,10 +88,15 @@ class KnownIds:
             "aws:sagemaker/modelPackageGroup:ModelPackageGroup": (
                 f"arn:aws:sagemaker:{place}:model-package-group/{resource.name}"
             ),
+            "aws:ec2/securityGroup:SecurityGroup": f"arn:aws:ec2:{place}:security-group/{resource.name}",
+            "aws:ec2/subnet:Subnet": f"arn:aws:ec2:{place}:subnet/{resource.name}",
+            "aws:cloudwatch/logGroup:LogGroup": f"arn:aws:logs:{place}:log-group:{resource.inputs.get('name')}",
         }
         computed = {
             "arn": arns.get(resource.type, f"arn:aws:test:eu-west-1:123456789012:{resource.name}"),
+            "name": resource.name,
             "bucket": resource.name,
+            "latestVersion": 1,
             "keyId": resource.name,
             "executionArn": f"arn:aws:execute-api:eu-west-1:123456789012:{resource.name}",
             "invokeArn": f"arn:aws:apigateway:{resource.name}",
@@ -90,7 +104,6 @@ class KnownIds:
             "apiEndpoint": "https://api",
             "arnSuffix": f"app/{resource.name}",
             "version": "1",
-            "latestVersion": 1,
             "endpoint": f"{resource.name}.example.com",
             "clusterResourceId": f"cluster-{resource.name}",
             "dnsName": f"{resource.name}.example.com",
