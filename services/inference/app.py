@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from contract.errors import PlatformError
 from contract.service import METADATA_FILE, MODEL_FILE, ServiceSettings
@@ -55,7 +55,7 @@ class Service:
         self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
         self._health = Health(settings, catalogue, metrics)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer a request."""
         if scope["type"] == "http":
             path: str = scope["path"]
@@ -82,10 +82,19 @@ class Service:
     def start(self) -> None:
         """Begin what goes on beside the requests, for a process that lives on between them."""
         self.metrics.start()
-        for stream in self.streams.values():
-            stream.start()
+        self.start_streams()
         if self.follower:
             self.follower.start()
+
+    def start_streams(self) -> None:
+        """Begin to send what is captured."""
+        for stream in self.streams.values():
+            stream.start()
+
+    def flush(self) -> None:
+        """Send what has been captured so far."""
+        for stream in self.streams.values():
+            stream.flush()
 
     def drain(self) -> None:
         """Say from now on that new requests should go elsewhere."""
@@ -141,8 +150,9 @@ class Service:
 
     async def _ask_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The first one loads it, in a thread: requests to predict do not wait meanwhile.
-        api: ASGIApp = self.__dict__.get("api") or await asyncio.to_thread(lambda: self.api)
-        await api(scope, receive, send)
+        if "api" not in self.__dict__:
+            await asyncio.to_thread(lambda: self.api)
+        await self.api(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan protocol."""

@@ -20,13 +20,18 @@ from services.inference.overload import Gate
 from services.inference.protocol import ErrorBody, RequestError
 from services.inference.tensors import encode
 from services.inference.tracing import Trace, read_trace
-from services.inference.writes import EXTENSION
 
 logger = logging.getLogger(__name__)
 
 # Larger bodies take about a millisecond to decode and predict; a thread keeps the other requests from waiting for it.
 # Below, the way to the thread and back would cost more than the work.
 _THREAD_ABOVE_BYTES = 32 * 1024
+
+RESPOND = "ml_platform.respond"
+"""Key among a scope's `extensions` of what answers with status 200 and some JSON in one go.
+
+It returns False if it cannot; then ASGI's `send` can.
+"""
 
 _JSON = (b"content-type", b"application/json")
 _PLAIN = (_JSON,)
@@ -135,7 +140,7 @@ class Inference:
             gate.leave()
         more = _more_headers(call, gate.is_draining) if call.trace or gate.is_draining else ()
         is_plain = reply.status == 200 and reply.headers is _PLAIN and not more
-        respond = scope["extensions"].get(EXTENSION) if is_plain and "extensions" in scope else None
+        respond = scope["extensions"].get(RESPOND) if is_plain and "extensions" in scope else None
         if not (respond and respond(reply.body)):
             headers = [*reply.headers, *more, (b"content-length", b"%d" % len(reply.body))]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
