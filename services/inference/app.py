@@ -82,6 +82,8 @@ class Service:
     def start(self) -> None:
         """Begin what goes on beside the requests, for a process that lives on between them."""
         self.metrics.start()
+        if self.settings.metrics_port:
+            self._serve_metrics(self.settings.metrics_port)
         self.start_streams()
         if self.follower:
             self.follower.start()
@@ -114,6 +116,15 @@ class Service:
         if self._spans:
             self._spans.close()
         self.metrics.stop()
+
+    def _serve_metrics(self, port: int) -> None:
+        """Serve the metrics of all workers on a port of their own; one worker is enough for that."""
+        from prometheus_client import start_http_server
+
+        from services.inference.exposition import registry_of
+
+        if self.metrics.worker == 0:
+            start_http_server(port, registry=registry_of(self.metrics))
 
     @cached_property
     def _spans(self) -> Any:
