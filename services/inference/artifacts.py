@@ -33,6 +33,8 @@ class Version:
         self.number = number
         self.answer_prefix = b'{"model_name":%b,"model_version":"%b","id":' % (encode(self.model), number.encode())
         """The JSON of an answer up to its id."""
+        self.capture_prefix = b'"model":%b,"version":%b' % (encode(self.model), number.encode())
+        """The JSON of a captured line that says who has answered."""
         self.columns = metadata.columns
         self.inputs = metadata.inputs
         self.output_tensors = metadata.outputs

@@ -61,7 +61,8 @@ def test_predictions_reach_s3_as_typed_lines(serve, streams, linear):
     client.post(INFER, json={})  # what was refused is not captured
     app.flush()
     first, second = streams("predictions")
-    assert first.keys() == PREDICTION_COLUMNS.keys()
+    assert first.keys() == PREDICTION_COLUMNS.keys() - {"hashed"}
+    assert second.keys() == PREDICTION_COLUMNS.keys() - {"hashed", "trace_id"}
     assert (first["model"], first["version"], first["prediction_id"]) == ("digits", 1, 'my "id"')
     assert first["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
     assert (first["rows"], first["inputs"]) == (2, [1, 2.5, 3, 4, 0, 0, 0, 1])
@@ -178,12 +179,12 @@ def test_what_is_never_taken_is_counted(firehose, behave):
 
 
 def test_lines_are_packed_within_the_limits_of_firehose():
-    lines = [b"x" * size for size in (400_000, 700_000, 300_000, 1_000, 900_000, 10)]
+    lines = [b"x" * size for size in (200_000, 300_000, 300_000, 1_000, 900_000, 10)]
     batches = list(_batches(lines))
     records = [record for batch in batches for record, _ in batch]
     assert b"".join(records) == b"".join(lines)
     assert all(len(record) <= 1000 * 1024 for record in records)
-    assert all(sum(len(record) for record, _ in batch) <= 2**20 for batch in batches)
+    assert all(len(batch) == 1 or sum(len(record) for record, _ in batch) <= 2**19 for batch in batches)
     assert sum(count for batch in batches for _, count in batch) == len(lines)
 
 
