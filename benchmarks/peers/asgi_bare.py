@@ -40,7 +40,7 @@ class Answer(msgspec.Struct):
 decode, encode = msgspec.json.Decoder(Request).decode, msgspec.json.Encoder().encode
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(_: Any, receive: Any, send: Any) -> None:
     """Answer a request."""
     message = await receive()
     body = message["body"]

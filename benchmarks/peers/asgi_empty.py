@@ -6,7 +6,7 @@ from typing import Any
 import uvicorn
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(_: Any, receive: Any, send: Any) -> None:
     """Answer a request."""
     await receive()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]

@@ -12,7 +12,7 @@ import onnxruntime
 class Digits(litserve.LitAPI):
     """The model."""
 
-    def setup(self, device: str) -> None:
+    def setup(self, device: str) -> None:  # noqa: ARG002
         """Load it."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
