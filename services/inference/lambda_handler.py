@@ -1,7 +1,7 @@
 """AWS Lambda's entry point: the same application behind Mangum. Loading happens at the cold start, on import."""
 
 import os
-from typing import Any
+from typing import Any, cast
 
 from mangum import Mangum
 
@@ -12,7 +12,7 @@ from services.inference.logs import configure_logs
 
 configure_logs()
 _app = create_app(metrics=EmfMetrics())
-_mangum = Mangum(_app, lifespan="off")
+_mangum = Mangum(cast(Any, _app), lifespan="off")  # Mangum's type asks for a coroutine where ASGI asks for an awaitable
 _after_answer: AfterAnswer | None = None
 if _app.streams:
     if "AWS_LAMBDA_RUNTIME_API" in os.environ:
