@@ -6,12 +6,14 @@ from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.cost import Cost, CostArgs
+from infra.dashboards.platform import served_by_lambda
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity
 from infra.inference import Inference, InferenceArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
+from infra.observability import Observability, ObservabilityArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
@@ -40,7 +42,7 @@ foundation = Foundation(
     settings.permissions_boundary or None,
 )
 identity = Identity("identity", foundation)
-Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+catalog = Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 if settings.data.aurora:
     Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
 if settings.data.mlflow:
@@ -49,6 +51,11 @@ if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
 inference = Inference("inference", InferenceArgs(settings.inference, models, identity.inference), foundation)
+Observability(
+    "observability",
+    ObservabilityArgs(settings.observability, served_by_lambda(models, naming), catalog, settings.budget.monthly_usd),
+    foundation,
+)
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
 pulumi.export("environment", settings.environment)

@@ -17,6 +17,7 @@ from infra.regions import is_region
 from infra.settings.data import DataSettings, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
+from infra.settings.observability import ObservabilitySettings
 from infra.settings.operations import AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
 
@@ -37,6 +38,7 @@ class Settings(Strict):
     storage: StorageSettings
     data: DataSettings
     inference: InferenceSettings
+    observability: ObservabilitySettings
     audit: AuditSettings
     budget: BudgetSettings
 
@@ -64,7 +66,7 @@ class Settings(Strict):
                 yield f"ml-platform:{name}.{mistake}"
 
 
-SECTIONS = ("network", "storage", "data", "inference", "audit", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "observability", "audit", "budget")
 
 
 def load() -> Settings:

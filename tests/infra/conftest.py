@@ -21,6 +21,7 @@ SETTINGS: dict[str, Any] = {
     "network": {"cidr": "10.0.0.0/16", "zones": ["a", "b", "c"], "nat": "none", "flow_logs": True},
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64"},
+    "observability": {},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
@@ -33,6 +34,7 @@ PROD: dict[str, Any] = {
 EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
     "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": "Small"},
+    "observability": {"prometheus": True, "grafana": "managed", "admins": ["12345678-1234-1234-1234-123456789012"]},
     "audit": PROD["audit"] | {"trail": True},
 }
 """Production with every optional part, for the checks that go over whatever there is."""
