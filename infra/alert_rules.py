@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from infra.settings.observability import ObservabilitySettings
 
-# List prices on demand in us-east-1, a GPU and hour, as of November 2026: the smallest size of g4dn (T4), g5 (A10G), g6
-# (L4) and g6e (L40S), and an eighth of p4d (A100 40 GB), p4de (A100 80 GB), p5 (H100), p5en (H200) and p6-b200. By the
-# model's name as NVIDIA's driver has it.
+# List prices on demand in us-east-1, of a GPU for an hour, since AWS lowered them in June 2025: the smallest size of
+# g4dn (T4), g5 (A10G), g6 (L4) and g6e (L40S), and an eighth of p4d (A100 40 GB), p4de (A100 80 GB), p5 (H100), p5en
+# (H200) and p6-b200. By the model's name as NVIDIA's driver has it.
 GPU_USD_PER_HOUR = {
     "Tesla T4": 0.526,
     "NVIDIA A10G": 1.006,

@@ -233,6 +233,8 @@ class Bootstrap(pulumi.ComponentResource):
             allow(["s3:*"], buckets + [f"{bucket}/*" for bucket in buckets], sid="Buckets"),
             allow(_KEYS, "*", here, sid="Keys"),
             allow(_LOOK, "*", sid="Look"),
+            # Identity Center's own list of what a workspace of Managed Grafana and its groups need there.
+            allow(_SIGN_IN, "*", sid="SignIn"),
             allow(["iam:CreateRole", "iam:PutRolePermissionsBoundary"], roles, bounded, sid="MakeRoles"),
             allow(_ROLES, roles, sid="Roles"),
             allow(["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": passed_to}}, sid="PassRoles"),
@@ -275,6 +277,8 @@ class Bootstrap(pulumi.ComponentResource):
 
 _LOOK = [
     "apigateway:GET",
+    "aps:Describe*",
+    "aps:ListTagsForResource",
     "athena:GetWorkGroup",
     "athena:ListTagsForResource",
     "budgets:ViewBudget",
@@ -282,6 +286,7 @@ _LOOK = [
     "cloudtrail:GetEventSelectors",
     "cloudtrail:GetTrailStatus",
     "cloudtrail:ListTags",
+    "cloudwatch:GetDashboard",
     "ec2:Describe*",
     "ecr:DescribeRepositories",
     "ecr:GetLifecyclePolicy",
@@ -289,6 +294,8 @@ _LOOK = [
     "glue:GetDatabase",
     "glue:GetTable",
     "glue:GetTags",
+    "grafana:Describe*",
+    "grafana:List*",
     "iam:GetRole",
     "iam:GetRolePolicy",
     "iam:ListAttachedRolePolicies",
@@ -325,6 +332,7 @@ _LOOK = [
 
 _REGIONAL = [
     "apigateway",
+    "aps",
     "athena",
     "cloudtrail",
     "cloudwatch",
@@ -332,6 +340,7 @@ _REGIONAL = [
     "ecr",
     "events",
     "glue",
+    "grafana",
     "lambda",
     "logs",
     "rds",
@@ -349,6 +358,7 @@ _ROLE_USERS = [
     "ec2",
     "events",
     "glue",
+    "grafana",
     "lambda",
     "monitoring.rds",
     "sagemaker",
@@ -373,6 +383,21 @@ _KEYS = [
     "kms:UntagResource",
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
+]
+
+_SIGN_IN = [
+    "sso-directory:DescribeGroup",
+    "sso:AssociateProfile",
+    "sso:CreateManagedApplicationInstance",
+    "sso:DeleteManagedApplicationInstance",
+    "sso:DescribeRegisteredRegions",
+    "sso:DisassociateProfile",
+    "sso:GetManagedApplicationInstance",
+    "sso:GetProfile",
+    "sso:GetSharedSsoConfiguration",
+    "sso:ListDirectoryAssociations",
+    "sso:ListProfileAssociations",
+    "sso:ListProfiles",
 ]
 
 _ROLES = [

@@ -16,6 +16,7 @@ from infra.dashboards.queries import PROMETHEUS
 from infra.foundation import Foundation
 from infra.grafana_access import data_sources, read_statements
 from infra.policies import allow
+from infra.regions import host
 from infra.settings.observability import ObservabilitySettings, SamlSettings
 
 TOKEN_LIFE = timedelta(days=14)
@@ -71,6 +72,8 @@ class ManagedGrafana(pulumi.ComponentResource):
         statements = read_statements(self._on, self._args.workspace, self._args.catalog)
         if self._args.topic_arn is not None:
             statements.append(allow(["sns:Publish"], self._args.topic_arn))
+            through_sns = {"StringEquals": {"kms:ViaService": host("sns", self._on.region)}}
+            statements.append(allow(["kms:Decrypt", "kms:GenerateDataKey"], self._on.storage.key_arn, through_sns))
         role = self._on.role("grafana", "grafana.amazonaws.com", statements, self._child)
         return aws.grafana.Workspace(
             naming("grafana"),

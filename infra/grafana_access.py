@@ -15,7 +15,8 @@ def read_statements(on: Foundation, workspace: aws.amp.Workspace, catalog: Catal
     """Statements that let their holder read the environment's metrics and curated data, and nothing else."""
     curated, queries = on.storage.buckets["curated"], on.storage.buckets["queries"]
     database = on.naming.table("lake")
-    glue = [on.arn("glue", what) for what in ("catalog", f"database/{database}", f"table/{database}/*")]
+    database_arns = [on.arn("glue", what) for what in ("catalog", f"database/{database}")]
+    table_arns = [*database_arns, on.arn("glue", f"table/{database}/*")]
     return [
         allow(
             ["aps:QueryMetrics", "aps:GetLabels", "aps:GetSeries", "aps:GetMetricMetadata", "aps:ListRules"],
@@ -37,7 +38,8 @@ def read_statements(on: Foundation, workspace: aws.amp.Workspace, catalog: Catal
             ["athena:GetDatabase", "athena:GetTableMetadata", "athena:ListDatabases", "athena:ListTableMetadata"],
             on.arn("athena", "datacatalog/AwsDataCatalog"),
         ),
-        allow(["glue:GetDatabase", "glue:GetDatabases", "glue:GetPartitions", "glue:GetTable", "glue:GetTables"], glue),
+        allow(["glue:GetDatabase", "glue:GetDatabases"], database_arns),
+        allow(["glue:GetPartitions", "glue:GetTable", "glue:GetTables"], table_arns),
         allow(["s3:GetBucketLocation", "s3:ListBucket"], [curated.arn, queries.arn]),
         allow(["s3:GetObject"], [objects(curated), objects(queries, "athena/")]),
         allow(["s3:PutObject"], objects(queries, "athena/")),

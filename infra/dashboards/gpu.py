@@ -51,7 +51,10 @@ def _cost(dashboard: Dashboard) -> None:
     dashboard.with_panel(graph("Cost an hour", "currencyUSD", list(hour), what))
     wasted = promql("avg_over_time(cluster:gpu_idle:usd_per_hour[$__range]) * $__range_s / 3600", "idle")
     what = "What was unused in the time that this page shows."
-    dashboard.with_panel(number("Idle in this time", "currencyUSD", [wasted], what, span=12))
+    dashboard.with_panel(number("Idle in this time", "currencyUSD", [wasted], what))
+    unpriced = promql("count(DCGM_FI_DEV_GPU_UTIL unless on (modelName) gpu:price:usd_per_hour) or vector(0)", "GPUs")
+    what = "GPUs whose price nobody has given (infra/alert_rules.py): the costs leave them out."
+    dashboard.with_panel(number("Without a price", "none", [unpriced], what, limit=1))
 
 
 def _queues(dashboard: Dashboard) -> None:

@@ -1,4 +1,4 @@
-"""A model's traffic as its runtime tells it: the same questions to Prometheus (ECS) or CloudWatch (Lambda, SageMaker)."""
+"""A model's traffic as its runtime tells it: the same questions to Prometheus (ECS) and CloudWatch (the others)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -53,6 +53,8 @@ class KnownIds:
             "aws:kms/key:Key": f"arn:aws:kms:{place}:key/1",
             "aws:iam/role:Role": f"arn:aws:iam::{account}:role/{resource.name}",
             "aws:ecr/repository:Repository": f"arn:aws:ecr:{place}:repository/{resource.inputs.get('name')}",
+            "aws:amp/workspace:Workspace": f"arn:aws:aps:{place}:workspace/{resource.name}",
+            "aws:athena/workgroup:Workgroup": f"arn:aws:athena:{place}:workgroup/{resource.name}",
             "aws:sagemaker/modelPackageGroup:ModelPackageGroup": (
                 f"arn:aws:sagemaker:{place}:model-package-group/{resource.name}"
             ),
@@ -65,6 +67,8 @@ class KnownIds:
             "invokeArn": f"arn:aws:apigateway:{resource.name}",
             "repositoryUrl": f"123456789012.dkr.ecr.eu-west-1.amazonaws.com/{resource.name}",
             "apiEndpoint": "https://api",
+            "endpoint": f"{resource.name}.example.com",
+            "prometheusEndpoint": f"https://aps.example.com/workspaces/{resource.name}/",
         }
         return resource.name, computed | resource.inputs
 
