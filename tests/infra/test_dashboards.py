@@ -17,7 +17,8 @@ from contract.metrics import CLOUDWATCH, EMBEDDED
 from infra.dashboards.cloudwatch import body
 from infra.dashboards.grafana import dashboards
 from infra.dashboards.platform import Platform, ServedModel
-from infra.dashboards.queries import ATHENA, CLOUDWATCH as CLOUDWATCH_SOURCE, MIXED, PROMETHEUS
+from infra.dashboards.queries import ATHENA, MIXED, PROMETHEUS
+from infra.dashboards.queries import CLOUDWATCH as CLOUDWATCH_SOURCE
 from infra.naming import Naming
 from infra.settings.observability import ObservabilitySettings
 from tests.infra.promql import labels, mistakes, parse
@@ -53,7 +54,10 @@ METRICS = [q for q in QUERIES if q.values[0]["datasource"]["uid"] == "cloudwatch
 
 
 def errors(schema, document):
-    return [f"{list(e.absolute_path)}: {e.message}" for e in jsonschema.Draft7Validator(SCHEMAS[schema]).iter_errors(document)]
+    return [
+        f"{list(e.absolute_path)}: {e.message}"
+        for e in jsonschema.Draft7Validator(SCHEMAS[schema]).iter_errors(document)
+    ]
 
 
 def test_there_is_an_overview_one_for_each_model_one_for_gpus_and_one_for_cost():
