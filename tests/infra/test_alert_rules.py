@@ -107,7 +107,7 @@ def test_every_gpu_has_a_price_of_its_own():
         assert f'label_replace(vector({price:g}), "modelName", "{model}", "", "")' in prices.expression
 
 
-def test_the_rules_are_registered_as_prometheus_reads_them(managed):
+def test_the_rules_are_registered_as_prometheus_reads_them():
     files = {
         r.inputs["name"]: yaml.safe_load(r.inputs["data"])
         for r in managed.of_type("aws:amp/ruleGroupNamespace:RuleGroupNamespace")
