@@ -110,7 +110,7 @@ def test_every_gpu_has_a_price_of_its_own():
 def test_the_rules_are_registered_as_prometheus_reads_them():
     files = {
         r.inputs["name"]: yaml.safe_load(r.inputs["data"])
-        for r in managed.of_type("aws:amp/ruleGroupNamespace:RuleGroupNamespace")
+        for r in observed.managed().of_type("aws:amp/ruleGroupNamespace:RuleGroupNamespace")
     }
     settings = ObservabilitySettings()
     assert files == {"recordings": rule_file(recordings(settings)), "alerts": rule_file(alerts(settings, ["digits"]))}
