@@ -14,11 +14,11 @@ from contract.strict import Strict, parse
 from infra.guardrails.rules import NAMES
 from infra.guardrails.waivers import read_waivers
 from infra.regions import is_region
-from infra.settings.data import DataSettings, StorageSettings
+from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
 from infra.settings.observability import ObservabilitySettings
-from infra.settings.operations import AuditSettings, BudgetSettings
+from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
 
 VERSION = 1
@@ -40,6 +40,7 @@ class Settings(Strict):
     inference: InferenceSettings
     observability: ObservabilitySettings
     audit: AuditSettings
+    alerts: AlertSettings
     budget: BudgetSettings
 
     @property
@@ -64,9 +65,22 @@ class Settings(Strict):
         for name in SECTIONS:
             for mistake in getattr(self, name).mistakes(Place(self.tier, self.region)):
                 yield f"ml-platform:{name}.{mistake}"
+        if self.data.mlflow and self.data.mlflow.ecs:
+            yield from self._mistakes_of_ecs(self.data.mlflow.ecs)
+
+    def _mistakes_of_ecs(self, mlflow: MlflowOnEcs) -> Iterator[str]:
+        """What a container in the private subnets needs of the network."""
+        network = self.network
+        if network.existing and not mlflow.clients:
+            yield "ml-platform:data.mlflow.ecs.clients: name the ranges that may ask it; network.existing has none"
+        if not network.existing and network.nat == "none" and not {"ecr", "logs"} <= set(network.endpoints):
+            yield (
+                "ml-platform:data.mlflow.ecs: nothing in the private subnets could pull its image or write its logs; "
+                "set network.nat, or network.endpoints with ecr and logs"
+            )
 
 
-SECTIONS = ("network", "storage", "data", "inference", "observability", "audit", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "observability", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

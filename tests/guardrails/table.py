@@ -2,7 +2,7 @@
 
 import json
 
-from infra.guardrails import compute, identity, network, observability, storage
+from infra.guardrails import compute, identity, network, observability, storage, workflows
 from infra.guardrails.rule import Resource
 
 
@@ -166,6 +166,28 @@ TABLE = {
         observability.GRAFANA, {"permissionType": "SERVICE_MANAGED"}, {"permissionType": "CUSTOMER_MANAGED"}
     ),
     "grafana-token-short-lived": of(observability.TOKEN, {"secondsToLive": 90 * 86400}, {"secondsToLive": 14 * 86400}),
+    "function-size": of(compute.FUNCTION, {"memorySize": 64}, {"memorySize": 1024, "timeout": 10}),
+    "fargate-size": of(
+        compute.TASK,
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "1024"},
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "2048"},
+    ),
+    "task-not-privileged": of(
+        compute.TASK,
+        {"containerDefinitions": json.dumps([{"name": "app", "image": "repo/app:1", "privileged": True}])},
+        {"containerDefinitions": json.dumps([{"image": "app@sha256:" + "a" * 64, "readonlyRootFilesystem": True}])},
+    ),
+    "launched-tagged": of(
+        compute.TEMPLATE,
+        {"tagSpecifications": [{"resourceType": "instance", "tags": TAGS}]},
+        {"tagSpecifications": [{"resourceType": kind, "tags": TAGS} for kind in ("instance", "volume")]},
+    ),
+    "state-machine-valid": of(
+        workflows.MACHINE,
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}}})},
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "End": True}}})},
+    ),
+    "state-machine-logged": of(workflows.MACHINE, {}, {"loggingConfiguration": {"level": "ALL"}}),
     "pod-not-privileged": (pod(privileged=True), pod(privileged=False)),
     "pod-not-on-host": (pod(host=True), pod()),
     "pod-image-pinned": (pod("repo/app:latest"), pod()),
