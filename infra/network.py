@@ -21,6 +21,7 @@ ENDPOINT_SERVICES = {
     "secretsmanager": ("secretsmanager",),
     "ssm": ("ssm",),
     "sts": ("sts",),
+    "aps": ("aps-workspaces",),
 }
 
 

@@ -17,6 +17,7 @@ from infra.regions import is_region
 from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
+from infra.settings.observability import ObservabilitySettings
 from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
 from infra.settings.training import TrainingSettings
@@ -39,6 +40,7 @@ class Settings(Strict):
     data: DataSettings
     inference: InferenceSettings
     training: TrainingSettings
+    observability: ObservabilitySettings
     audit: AuditSettings
     alerts: AlertSettings
     budget: BudgetSettings
@@ -91,7 +93,7 @@ class Settings(Strict):
             )
 
 
-SECTIONS = ("network", "storage", "data", "inference", "training", "audit", "alerts", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "training", "observability", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

@@ -7,9 +7,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.inference.metrics import BOUNDS, Labels, Metrics, Snapshot, Tally
+from contract.metrics import LATENCY_BOUNDS
+from services.inference.metrics import Labels, Metrics, Snapshot, Tally
 
-_BUCKETS = [*map(str, BOUNDS), "+Inf"]
+_BUCKETS = [*map(str, LATENCY_BOUNDS), "+Inf"]
 _COUNTERS = {
     "mlp_failed_loads": ("Versions that could not be loaded, by attempt.", ("model",)),
     "mlp_failed_refreshes": ("Times that the live versions could not be read.", ("model",)),

@@ -11,7 +11,9 @@ from services.inference.lambda_extension import AfterAnswer
 from services.inference.logs import configure_logs
 
 configure_logs()
-_app = create_app(metrics=EmfMetrics())
+_metrics = EmfMetrics()
+_app = create_app(metrics=_metrics)
+_metrics.namespace = _app.settings.metrics_namespace
 _mangum = Mangum(cast(Any, _app), lifespan="off")  # Mangum's type asks for a coroutine where ASGI asks for an awaitable
 _after_answer: AfterAnswer | None = None
 if _app.streams:

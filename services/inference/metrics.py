@@ -14,8 +14,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Of the buckets of a request's seconds."""
+from contract.metrics import LATENCY_BOUNDS
 
 _SAVE_INTERVAL_S = 0.1
 
@@ -26,7 +25,7 @@ class Tally(Struct):
     """The requests of one model, version and code."""
 
     labels: Labels
-    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
     rows: int = 0
     seconds: float = 0.0
 
@@ -69,7 +68,7 @@ class Metrics:
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Tally((model, version, str(code)))
-        tally.buckets[bisect_left(BOUNDS, seconds)] += 1
+        tally.buckets[bisect_left(LATENCY_BOUNDS, seconds)] += 1
         tally.rows += rows
         tally.seconds += seconds
 

@@ -49,6 +49,7 @@ def test_every_component_is_registered_below_the_stack(preview):
             "catalog",
             "cost",
             "inference",
+            "observability",
         )
     }
     assert all(r.parent != deployment.stack.urn for r in deployment.resources.values() if r.custom)

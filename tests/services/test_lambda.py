@@ -97,11 +97,17 @@ assert handler(json.loads(os.environ["EVENT"]), None)["statusCode"] == 200
 def test_metrics_are_printed_for_cloudwatch(run_cold):
     (line,) = run_cold(PREDICT)
     (directive,) = line["_aws"]["CloudWatchMetrics"]
-    assert directive["Dimensions"] == [["model", "version"]]
-    assert [of["Name"] for of in directive["Metrics"]] == ["requests", "errors", "latency", "rows"]
+    assert directive["Namespace"] == "ml-platform/inference"
+    assert directive["Dimensions"] == [["model"], ["model", "version"]]
+    assert [of["Name"] for of in directive["Metrics"]] == [
+        "mlp_requests",
+        "mlp_errors",
+        "mlp_request_seconds",
+        "mlp_rows",
+    ]
     assert (line["model"], line["version"], line["code"]) == ("digits", "1", 200)
-    assert (line["requests"], line["errors"], line["rows"]) == (1, 0, 1)
-    assert 0 < line["latency"] < 5000
+    assert (line["mlp_requests"], line["mlp_errors"], line["mlp_rows"]) == (1, 0, 1)
+    assert 0 < line["mlp_request_seconds"][0] < 5
     assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
 
 
