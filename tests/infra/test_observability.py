@@ -93,7 +93,7 @@ def test_the_collector_on_ecs_writes_signed_and_tells_the_tasks_apart(managed):
     container = managed.outputs["container"]
     assert container["essential"] is False
     assert container["readonlyRootFilesystem"] is True
-    assert re.search(r":v\d+\.\d+\.\d+$", container["image"])
+    assert re.search(r":v\d+\.\d+\.\d+@sha256:[0-9a-f]{64}$", container["image"])
     (variable,) = container["environment"]
     configuration = yaml.safe_load(variable["value"])
     exporter = configuration["exporters"]["prometheusremotewrite"]
