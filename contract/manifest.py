@@ -5,57 +5,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
+from contract.data import Data, Purpose, Split
 from contract.errors import PlatformError
 from contract.paths import MODELS
 from contract.strict import Strict, parse, read_yaml
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
+Task = Literal["classification", "regression", "density"]
 Metric = Literal["accuracy", "generalisation_gap", "latency_ms", "size_mb"]
-
-
-class Feature(Strict):
-    """One column of the raw data, or `size` columns that belong together, named `<name>_0` to `<name>_<size-1>`."""
-
-    size: int = Field(default=1, ge=1, le=10_000)
-    min: float
-    max: float
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min > self.max:
-            raise ValueError(f"min {self.min} is greater than max {self.max}")
-        return self
-
-    def columns(self, name: str) -> list[str]:
-        """Names of the columns of this feature, which is called `name`."""
-        return [name] if self.size == 1 else [f"{name}_{i}" for i in range(self.size)]
-
-
-class Target(Strict):
-    """The column to predict: a class number from 0 to `classes` - 1."""
-
-    name: str
-    classes: int = Field(ge=2, le=10_000)
-
-
-class Data(Strict):
-    """Where the raw data is and what a valid row of it looks like."""
-
-    source: str = Field(pattern=r"^[\w.-]+\.csv$", description="object in the raw bucket, under <model name>/")
-    features: dict[str, Feature] = Field(min_length=1)
-    target: Target
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the feature columns, in the order in which the model takes them."""
-        return [column for name, feature in self.features.items() for column in feature.columns(name)]
-
-
-class Split(Strict):
-    """How the rows are divided: a random share is held out for the test, by a fixed seed."""
-
-    test: float = Field(gt=0, lt=1, description="share of the rows held out")
-    seed: int = 0
 
 
 class Training(Strict):
@@ -95,13 +52,51 @@ class Manifest(Strict):
     """A model as its folder describes it."""
 
     name: Name
-    task: Literal["classification"]
+    task: Task
     description: str
+    purpose: Purpose = Field(description="what the model is for; the data's allowed_use must include it")
     data: Data
     split: Split
     training: Training
     gates: dict[Metric, Gate] = Field(min_length=1)
     serving: Serving = Serving()
+
+    @model_validator(mode="after")
+    def _use_is_allowed(self) -> Self:
+        if self.purpose not in self.data.allowed_use:
+            allowed = ", ".join(self.data.allowed_use)
+            raise ValueError(
+                f"the purpose is {self.purpose!r}, but data.allowed_use has only: {allowed}; "
+                "use other data, or have its owner allow this purpose"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _target_fits_task(self) -> Self:
+        target = self.data.target
+        if self.task == "classification" and not (target and target.classes):
+            raise ValueError("a classification needs data.target with the number of its classes")
+        if self.task == "regression" and not (target and not target.classes):
+            raise ValueError("a regression needs data.target, a number; classes are for a classification")
+        if self.task == "density" and target and target.classes != 2:
+            raise ValueError(
+                "a density learns from the features alone; its data.target, if there is one, tells outliers (1) from "
+                f"the rest (0) and has 2 classes, but classes is {target.classes}"
+            )
+        if target and target.classes and not (target.min is target.max is None):
+            raise ValueError("data.target has min and max, which are for a regression, beside its classes")
+        return self
+
+    @model_validator(mode="after")
+    def _split_column_exists(self) -> Self:
+        schema = self.data.all_columns
+        if (column := self.split.column) is None:
+            return self
+        if column not in schema:
+            raise ValueError(f"split.column is {column!r}, which data describes neither as a feature nor in context")
+        if self.split.by == "time" and schema[column].type not in ("time", "integer", "float"):
+            raise ValueError(f"split.column {column!r} is to hold a time, but its type is {schema[column].type!r}")
+        return self
 
 
 def model_names() -> list[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from contract.data import Split
 from contract.errors import PlatformError
-from contract.manifest import Manifest, Split
+from contract.manifest import Manifest
 
 
 @dataclass(frozen=True)

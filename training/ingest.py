@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.exceptions import ClientError
 
+from contract.data import Data
 from contract.errors import PlatformError
-from contract.manifest import Data, Manifest
+from contract.manifest import Manifest
 from contract.outputs import Buckets
 
 if TYPE_CHECKING:
