@@ -36,6 +36,11 @@ class Column(Strict):
             raise ValueError("a category is listed twice")
         return self
 
+    @property
+    def codes(self) -> dict[str, int]:
+        """The number that stands for each category, in training and in a request to the service: its position."""
+        return {category: position for position, category in enumerate(self.categories)}
+
 
 class Feature(Column):
     """A column that the model takes, or `size` of them that belong together, named `<name>_0` to `<name>_<size-1>`.
@@ -199,6 +204,10 @@ class Split(Strict):
     test: float = Field(gt=0, lt=1, description="share of the rows held out for the test")
     validation: float = Field(default=0.1, gt=0, lt=1, description="share of the rows that early stopping looks at")
     seed: int = 0
+    duplicates: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="equal rows in two parts: refuse them as a leak, or allow them where they are natural",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
