@@ -206,7 +206,7 @@ class Split(Strict):
     seed: int = 0
     duplicates: Literal["refuse", "allow"] = Field(
         default="refuse",
-        description="equal rows in two parts: refuse them as a leak, or allow them where they are natural",
+        description="equal rows in two parts: a leak, or natural",
     )
 
     @model_validator(mode="after")

@@ -73,8 +73,8 @@ def features(table: pl.DataFrame, data: Data) -> NDArray[np.float32]:
     """The numbers that the model takes, from columns as the snapshot has them.
 
     This is all that happens outside of the network: of a category its position in the manifest's list, of a boolean 0
-    or 1, of a null NaN. A client of the service sends the same numbers; whatever else is to be done to them, the network
-    does.
+    or 1, of a null NaN. A client of the service sends the same numbers; whatever else is to be done to them, the
+    network does.
 
     Returns:
         Shape [N, columns].

@@ -34,9 +34,9 @@ def _refuse_shared_rows(parts: dict[Part, pl.DataFrame], manifest: Manifest) -> 
             if len(shared):
                 first = ", ".join(f"{name} {value}" for name, value in zip(columns[:3], shared.row(0), strict=False))
                 raise PlatformError(
-                    f"leak in the data of {manifest.name}: {len(shared)} different row(s) of the {held_out} part are in "
-                    f"the {other} part too, the first with {first}; remove the duplicates from the source, split by a "
-                    "group that keeps them together or, where equal rows are natural, set split.duplicates to 'allow'"
+                    f"leak in the data of {manifest.name}: {len(shared)} different row(s) of the {held_out} part are "
+                    f"in the {other} part too, the first with {first}; remove the duplicates from the source, split by "
+                    "a group that keeps them together or, where equal rows are natural, set split.duplicates to 'allow'"
                 )
 
 
