@@ -166,6 +166,7 @@ class Data(Strict):
 
     source: Source
     allowed_use: tuple[Purpose, ...] = Field(min_length=1)
+    max_quarantined: float = Field(default=0.5, ge=0, lt=1, description="share of the rows that may break the schema")
     features: dict[ColumnName, Feature] = Field(min_length=1)
     target: Target | None = None
     context: dict[ColumnName, Column] = Field(

@@ -10,7 +10,7 @@ from training.data import PARTS, Part, read
 from training.leaks import check_leaks
 from training.steps import Context
 
-FILE = "part-0.parquet"
+FILE = "part-00000.parquet"
 
 
 def step(context: Context) -> str:
