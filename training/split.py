@@ -49,15 +49,18 @@ def _by_chance(table: pl.DataFrame, settings: Split) -> NDArray[np.int64]:
 
 def _by_time(table: pl.DataFrame, settings: Split) -> NDArray[np.int64]:
     """Newest rows last; what happened at the same time stays together, in the later part."""
+    assert settings.column
     newest_first = table[settings.column].rank("dense", descending=True).to_numpy().astype(np.int64) - 1
     place = _shares(np.argsort(newest_first, kind="stable"), settings)
     latest = np.zeros(newest_first.max(initial=-1) + 1, np.int64)
     np.maximum.at(latest, newest_first, place)
-    return latest[newest_first]
+    placed: NDArray[np.int64] = latest[newest_first]
+    return placed
 
 
 def _by_group(table: pl.DataFrame, settings: Split) -> NDArray[np.int64]:
     """Whole groups in an order by chance, first to the test until it has its share of the rows, then to validation."""
+    assert settings.column
     sizes = table[settings.column].value_counts(name="rows").sort(settings.column)
     order = np.random.default_rng(settings.seed).permutation(len(sizes))
     rows_before = np.cumsum(sizes["rows"].to_numpy()[order]) - sizes["rows"].to_numpy()[order]

@@ -113,8 +113,9 @@ def _fingerprint(name: str, context: Context) -> str:
     """Name what the results of a step depend on: the step before it with its result, the settings and the code."""
     before = _before(name)
     sections = {section: context.manifest.model_dump(mode="json")[section] for section in STEPS[name].reads}
+    came = _read(context.folder(before) / DONE) if before else {}
     parts = [
-        _read(context.folder(before) / DONE) if before else {},
+        [came.get("fingerprint"), came.get("result")],
         sections,
         _code(context.manifest.name),
         context.outputs.buckets.curated,
