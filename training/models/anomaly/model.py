@@ -23,9 +23,10 @@ class Coupling(nn.Module):
     def __init__(self, columns: int, width: int, first: int) -> None:
         super().__init__()
         self.register_buffer("kept", (torch.arange(columns) + first) % 2 * 1.0)
-        self.layers = nn.Sequential(nn.Linear(columns, width), nn.GELU(), nn.Linear(width, 2 * columns))
-        nn.init.zeros_(self.layers[-1].weight)  # it starts as the identity
-        nn.init.zeros_(self.layers[-1].bias)
+        last = nn.Linear(width, 2 * columns)
+        nn.init.zeros_(last.weight)  # it starts as the identity
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(columns, width), nn.GELU(), last)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Transform rows of shape [N, columns]; also gives the logarithm of the determinant, of shape [N]."""
@@ -60,8 +61,8 @@ class Network(nn.Module):
         for coupling in self.couplings:
             rows, log_determinant = coupling(rows)
             score = score - log_determinant
-        score = (score + rows.square().sum(1) / 2) / rows.shape[1] + math.log(2 * math.pi) / 2
-        return score
+        nats: Tensor = (score + rows.square().sum(1) / 2) / rows.shape[1] + math.log(2 * math.pi) / 2
+        return nats
 
 
 def network(data: Data, width: int = 32, depth: int = 6) -> nn.Module:

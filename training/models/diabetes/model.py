@@ -24,9 +24,10 @@ class Network(nn.Module):
         # Standardises by what it has seen in training; it is part of the network, so serving cannot differ from it.
         self.features = nn.BatchNorm1d(columns, affine=False, momentum=None)
         self.line = nn.Linear(columns, 1)
-        self.correction = nn.Sequential(nn.Linear(columns, width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, 1))
-        for last in (self.line, self.correction[-1]):
-            nn.init.zeros_(last.weight)
+        last = nn.Linear(width, 1)
+        nn.init.zeros_(self.line.weight)
+        nn.init.zeros_(last.weight)
+        self.correction = nn.Sequential(nn.Linear(columns, width), nn.GELU(), nn.Dropout(dropout), last)
 
     def forward(self, features: Tensor) -> Tensor:
         """Predict.
