@@ -24,7 +24,7 @@ class PartWriter:
         self.files: list[Path] = []
         self._rows_a_file = min(ROWS, max(1, CELLS // len(types)))
         self._waiting: list[pl.DataFrame] = []
-        self._digests = [(hashlib.sha256(), hashlib.sha256()) for _ in types]
+        self._digests = [[hashlib.sha256() for _ in range(3)] for _ in types]
 
     def add(self, table: pl.DataFrame) -> None:
         """Add rows with the columns and types of this table."""
@@ -47,8 +47,9 @@ class PartWriter:
     def id(self) -> str:
         """The name of all that was added."""
         digest = hashlib.sha256(repr([(name, str(type_)) for name, type_ in self.types.items()]).encode())
-        for values, shape in self._digests:
-            digest.update(values.digest() + shape.digest())
+        for of_column in self._digests:
+            for part in of_column:
+                digest.update(part.digest())
         return digest.hexdigest()[:32]
 
     def _flush(self) -> None:
@@ -59,12 +60,15 @@ class PartWriter:
         self._waiting.clear()
 
 
-def _digest(column: pl.Series, values: Any, shape: Any) -> None:
-    """Add a column's values to one digest; where there are nulls, and how long texts are, to another."""
-    shape.update(column.is_null().cast(pl.UInt8).to_numpy().data)
+def _digest(column: pl.Series, values: Any, nulls: Any, lengths: Any) -> None:
+    """Add a column's values, its nulls and the lengths of its texts to a digest each.
+
+    With one for all three, the id would depend on where batches end.
+    """
+    nulls.update(column.is_null().cast(pl.UInt8).to_numpy().data)
     if column.dtype == pl.String:
         texts = column.fill_null("")
-        shape.update(texts.str.len_bytes().to_numpy().data)
+        lengths.update(texts.str.len_bytes().to_numpy().data)
         values.update(texts.str.join("").item().encode())
     else:
         numbers = column.cast(pl.Int64) if column.dtype.is_temporal() else column

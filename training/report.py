@@ -12,12 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 # Text stays text, and the same plot gives the same bytes.
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ml-platform",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "ml-platform"}
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -84,8 +79,7 @@ class Section:
 
 def figure(width: float = 9, height: float = 4) -> Figure:
     """An empty figure of a size in inches; no window and no global state, as pyplot would have."""
-    with mpl.rc_context(STYLE):
-        return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def plot(drawn: Figure, caption: str) -> Plot:

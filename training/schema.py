@@ -76,7 +76,7 @@ def _typed(name: str, column: Column, dtype: pl.DataType) -> pl.Expr:
         return pl.lit(None, TYPES[column.type])  # polars would count from 1970
     if column.type == "float":
         number = cell.cast(pl.Float64, strict=False)
-        return pl.when(number.is_finite()).then(number)
+        return pl.when(number.is_finite()).then(number + 0.0)  # which makes 0.0 of -0.0: equal values are one
     if column.type == "integer":
         number = cell.cast(pl.Float64, strict=False)  # 5.0 is what many programs write for 5
         rounded = pl.when(number.is_finite() & (number == number.round())).then(number).cast(pl.Int64, strict=False)
