@@ -67,13 +67,13 @@ def _typed(name: str, column: Column, dtype: pl.DataType) -> pl.Expr:
     """The value in the type of the schema; null if there is none, or it has none in that type."""
     cell = pl.col(name)
     if dtype.is_nested() or dtype.is_(pl.Binary) or dtype.is_(pl.Object):
-        return pl.lit(None, TYPES[column.type])
+        return _nothing(column)
     if _is_text(dtype) and column.type != "text":
         cell = cell.str.strip_chars()
     if column.type == "time":
         return _time(cell, dtype)
     if column.type in ("float", "integer") and dtype.is_temporal():
-        return pl.lit(None, TYPES[column.type])  # polars would count from 1970
+        return _nothing(column)  # polars would count from 1970
     if column.type == "float":
         number = cell.cast(pl.Float64, strict=False)
         return pl.when(number.is_finite()).then(number + 0.0)  # which makes 0.0 of -0.0: equal values are one
@@ -92,6 +92,10 @@ def _typed(name: str, column: Column, dtype: pl.DataType) -> pl.Expr:
     return pl.when(text != "").then(text)
 
 
+def _nothing(column: Column) -> pl.Expr:
+    return pl.repeat(None, pl.len(), dtype=TYPES[column.type])
+
+
 def _time(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     """A moment in UTC, which the type does not say; text without a zone is taken for UTC."""
     if isinstance(dtype, pl.Datetime):
@@ -100,7 +104,7 @@ def _time(cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
     if dtype == pl.Date:
         return cell.cast(TYPES["time"])
     if not _is_text(dtype):
-        return pl.lit(None, TYPES["time"])
+        return pl.repeat(None, pl.len(), dtype=TYPES["time"])
     # PostgreSQL writes a blank for the T, and of a zone the hours only.
     text = cell.str.replace(" ", "T", literal=True).str.replace("[zZ]$", "+00:00")
     text = text.str.replace(r"(:\d\d(?:\.\d+)?[+-]\d\d)$", "${1}:00")
@@ -132,7 +136,11 @@ def _fits(name: str, column: Column, dtype: pl.DataType) -> pl.Expr:
 
 def _reason(name: str, column: Column, dtype: pl.DataType) -> pl.Expr:
     raw = pl.col(_raw(name))
-    shown = pl.lit(None, pl.String) if dtype.is_nested() or dtype.is_(pl.Binary) else raw.cast(pl.String, strict=False)
+    shown = (
+        pl.repeat(None, pl.len(), dtype=pl.String)
+        if dtype.is_nested() or dtype.is_(pl.Binary)
+        else raw.cast(pl.String, strict=False)
+    )
     quote = "'" if _is_text(dtype) else ""
     wrong = pl.concat_str(
         pl.lit(f"column {name}: {quote}"),
