@@ -213,7 +213,7 @@ def _divide(batch: Batch, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, 
         return good, pl.DataFrame(schema=QUARANTINE_TYPES)
     place = pl.col(schema.POSITION).cast(pl.Int64)
     if batch.positions is not None:
-        place = pl.lit(pl.Series(batch.positions)).gather(place)
+        place = pl.lit(pl.Series(batch.positions, dtype=pl.Int64)).gather(place)
     kept = bad.select(
         origin=pl.lit(batch.origin),
         row=place + batch.first,

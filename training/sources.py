@@ -12,7 +12,7 @@ import boto3
 import polars as pl
 import psycopg
 from botocore.exceptions import ClientError
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from contract.data import Connection, Data, Source
 from contract.errors import PlatformError
@@ -140,8 +140,16 @@ def _read_query(source: Source, data: Data) -> Iterator[Batch]:
 
 @contextmanager
 def _connected(login: Connection, origin: str) -> Iterator[psycopg.Connection]:
+    conninfo = _conninfo(login)
     try:
-        connection = psycopg.connect(_conninfo(login), autocommit=True, connect_timeout=10, client_encoding="utf8")
+        conninfo_to_dict(conninfo)
+    except psycopg.Error:  # whose message holds all of it
+        raise PlatformError(
+            f"{origin}: it holds no connection string that PostgreSQL understands, such as "
+            "postgresql://user:password@host/database"
+        ) from None
+    try:
+        connection = psycopg.connect(conninfo, autocommit=True, connect_timeout=10, client_encoding="utf8")
     except psycopg.Error as error:
         # libpq never repeats the password, and names the host, which is what helps.
         raise PlatformError(f"{origin}: cannot connect: {str(error).splitlines()[0]}") from None
