@@ -17,10 +17,10 @@ def check_leaks(parts: dict[Part, pl.DataFrame], manifest: Manifest) -> None:
     Raises:
         PlatformError: naming the rows or the feature.
     """
-    if manifest.split.duplicates == "refuse":
-        _refuse_shared_rows(parts, manifest)
     if manifest.data.target:
         _refuse_target_among_features(pl.concat(parts.values()), manifest)
+    if manifest.split.duplicates == "refuse":
+        _refuse_shared_rows(parts, manifest)
 
 
 def _refuse_shared_rows(parts: dict[Part, pl.DataFrame], manifest: Manifest) -> None:

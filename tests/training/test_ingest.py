@@ -1,6 +1,8 @@
 """Ingest: the same data is one snapshot, what does not fit is in quarantine, and what is no table is refused."""
 
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import boto3
@@ -8,7 +10,8 @@ import polars as pl
 import pytest
 
 from contract.errors import PlatformError
-from training import csvfile, ingest, parts, sources
+from contract.paths import ROOT
+from training import ingest, parts
 from training.data import model_module
 from training.parts import PartWriter
 
@@ -272,24 +275,29 @@ def test_an_id_depends_on_every_value(tmp_path, change):
     assert id_of(table) != id_of(table.rename({"text": "words"}))
 
 
-def test_memory_does_not_grow_with_the_source(manifest, table, tmp_path, monkeypatch):
-    """Reads 40 pieces; no more than two may be alive at a time: the one being read and the one being written."""
-    monkeypatch.setattr(csvfile, "PIECE", 10_000)
-    (tmp_path / "big.csv").write_bytes(table.write_csv().encode())
-    alive, most = 0, 0
-    pieces = sources.read_csv
+MEASURE = """
+import re, sys
+from pathlib import Path
+from contract.manifest import load_manifest
+from training import csvfile, ingest, parts, sources
+csvfile.PIECE = sources.BLOCK = 2**20
+parts.CELLS = 2**19
+manifest, file = load_manifest("digits"), Path(sys.argv[1])
+rows, _ = ingest.read(manifest, sources.read_file(file, manifest.data), "big", file.parent / "out")
+print(rows.count, re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
 
-    def counted(*arguments):
-        nonlocal alive, most
-        for batch in pieces(*arguments):
-            alive += 1
-            most = max(most, alive)
-            yield batch
-            alive -= 1
 
-    monkeypatch.setattr(sources, "read_csv", counted)
-    monkeypatch.setattr(sources, "BLOCK", 10_000)
-    batches = sources.read_file(tmp_path / "big.csv", manifest.data)
-    rows, _ = ingest.read(manifest, batches, "big", tmp_path / "out")
-    assert rows.count == len(table)
-    assert most == 1
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_memory_does_not_grow_with_the_source(table, tmp_path):
+    header, *lines = table.write_csv().encode().splitlines(keepends=True)
+    peaks = []
+    for times in (20, 400):  # 5 MB and 106 MB
+        with (tmp_path / "big.csv").open("wb") as file:
+            file.writelines([header, *lines * times])
+        command = [sys.executable, "-c", MEASURE, tmp_path / "big.csv"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        rows, peak = done.stdout.split()
+        assert int(rows) == times * len(table)
+        peaks.append(int(peak) / 1024)
+    assert peaks[1] - peaks[0] < 50, peaks

@@ -57,11 +57,12 @@ class Network(nn.Module):
             The greater, the more unusual; shape [N].
         """
         rows = self.features(features)
-        score = rows.new_zeros(len(rows))
+        log_determinants = []
         for coupling in self.couplings:
             rows, log_determinant = coupling(rows)
-            score = score - log_determinant
-        nats: Tensor = (score + rows.square().sum(1) / 2) / rows.shape[1] + math.log(2 * math.pi) / 2
+            log_determinants.append(log_determinant)
+        surprise = rows.square().sum(1) / 2 - torch.stack(log_determinants).sum(0)
+        nats: Tensor = surprise / rows.shape[1] + math.log(2 * math.pi) / 2
         return nats
 
 
