@@ -50,6 +50,13 @@ class Feature(Column):
 
     type: Literal["float", "integer", "boolean", "category"] = "float"
     size: int = Field(default=1, ge=1, le=10_000)
+    shape: tuple[int, int] | None = Field(default=None, description="rows and columns of an image, for reports")
+
+    @model_validator(mode="after")
+    def _fits_shape(self) -> Self:
+        if self.shape and self.shape[0] * self.shape[1] != self.size:
+            raise ValueError(f"the shape {self.shape[0]} by {self.shape[1]} is not that of {self.size} columns")
+        return self
 
     def columns(self, name: str) -> list[str]:
         """Names of the columns of this feature, which is called `name`."""

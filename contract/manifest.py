@@ -1,44 +1,19 @@
 """The model manifest: `training/models/<name>/model.yaml`, from which all else about a model follows."""
 
+import difflib
 import functools
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from contract.data import Data, Purpose, Split
 from contract.errors import PlatformError
+from contract.gates import BY_TASK, COMMON, LABELLED, Behaviour, Gate, Slice, Task
 from contract.paths import MODELS
 from contract.strict import Strict, parse, read_yaml
+from contract.training import Optimise, Training, Tune
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
-Task = Literal["classification", "regression", "density"]
-Metric = Literal["accuracy", "generalisation_gap", "latency_ms", "size_mb"]
-
-
-class Training(Strict):
-    """Settings of the training run."""
-
-    epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=65_536)
-    learning_rate: float = Field(gt=0, le=10)
-    seed: int = 0
-
-
-class Gate(Strict):
-    """The bounds that a metric has to keep for the model to be registered."""
-
-    min: float | None = None
-    max: float | None = None
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Self:
-        if self.min is None and self.max is None:
-            raise ValueError("a gate needs a min, a max or both")
-        return self
-
-    def admits(self, value: float) -> bool:
-        """Tell whether the metric keeps the bounds; NaN never does."""
-        return (self.min is None or value >= self.min) and (self.max is None or value <= self.max) and value == value
 
 
 class Serving(Strict):
@@ -58,7 +33,12 @@ class Manifest(Strict):
     data: Data
     split: Split
     training: Training
-    gates: dict[Metric, Gate] = Field(min_length=1)
+    tune: Tune | None = None
+    optimise: Optimise = Optimise()
+    slices: tuple[Slice, ...] = ()
+    gates: dict[str, Gate] = Field(min_length=1, description="by metric; contract/gates.py explains them")
+    behaviour: dict[Annotated[str, StringConstraints(pattern=r"^[a-z]\w{0,60}$")], Behaviour] = {}
+    limits: tuple[str, ...] = Field(default=(), description="what the model is not for, for its card")
     serving: Serving = Serving()
 
     @model_validator(mode="after")
@@ -96,6 +76,54 @@ class Manifest(Strict):
             raise ValueError(f"split.column is {column!r}, which data describes neither as a feature nor in context")
         if self.split.by == "time" and schema[column].type not in ("time", "integer", "float"):
             raise ValueError(f"split.column {column!r} is to hold a time, but its type is {schema[column].type!r}")
+        return self
+
+    @property
+    def quality(self) -> str:
+        """The metric that says how good the model is; the greater, the better."""
+        if self.task == "density":
+            return "auroc" if self.data.target else "log_likelihood"
+        return {"classification": "accuracy", "regression": "r2"}[self.task]
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """What is measured, and so may have a gate, with what it means."""
+        of_task = BY_TASK[self.task]
+        if self.task == "density" and not self.data.target:
+            of_task = {name: meaning for name, meaning in of_task.items() if name not in LABELLED}
+        return of_task | {name: meaning for name, meaning in COMMON.items() if name != "worst_slice" or self.slices}
+
+    @model_validator(mode="after")
+    def _gates_are_measured(self) -> Self:
+        for name in self.gates:
+            if name in self.metrics:
+                continue
+            close = difflib.get_close_matches(name, self.metrics, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            why = "it needs `slices`; " if name == "worst_slice" else ""
+            raise ValueError(
+                f"gates.{name}: no such metric for this {self.task}; {why}{hint}allowed: {', '.join(self.metrics)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _tests_name_what_there_is(self) -> Self:
+        schema = self.data.all_columns
+        for part in self.slices:
+            if part.column not in schema:
+                raise ValueError(f"slices: there is no column {part.column!r} in data")
+            if part.edges and schema[part.column].type not in ("float", "integer"):
+                raise ValueError(f"slices: {part.column!r} has edges, but is of type {schema[part.column].type!r}")
+        for name, test in self.behaviour.items():
+            if unknown := sorted(test.change.keys() - self.data.features.keys()):
+                raise ValueError(
+                    f"behaviour.{name}: there is no feature {unknown[0]!r}; allowed: {', '.join(self.data.features)}"
+                )
+            classes = self.data.target.classes if self.data.target and self.task == "classification" else None
+            if test.kind == "direction" and (test.of is not None) != (classes is not None):
+                raise ValueError(f"behaviour.{name}: a direction has the class it is `of` in a classification only")
+            if classes and test.of is not None and test.of >= classes:
+                raise ValueError(f"behaviour.{name}: of is {test.of}, but the classes are 0 to {classes - 1}")
         return self
 
 
