@@ -25,6 +25,11 @@ WORK = "/opt/ml/processing/work"
 def main() -> None:
     """Run the step that the command line names; exit with 1 if it fails and 2 if the command line is wrong."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if sys.argv[1:] == ["train"]:  # how SageMaker starts a training container; its hyperparameters name the model
+        from training import train
+
+        train.main()
+        return
     if len(sys.argv) != 3:
         print(f"usage: python -m training STEP MODEL\nsteps: {', '.join(STEPS)}", file=sys.stderr)
         sys.exit(2)

@@ -50,7 +50,7 @@ def explore(described: Profile, sample: pl.DataFrame, manifest: Manifest) -> lis
     """
     target = manifest.data.target
     rows = features(sample, manifest.data)
-    mean = np.nan_to_num(np.nanmean(rows, axis=0))
+    mean = np.nansum(rows, axis=0) / np.maximum(1, (~np.isnan(rows)).sum(axis=0))
     filled = np.where(np.isnan(rows), mean, rows)
     deviation = filled.std(axis=0)
     usual = (filled - mean) / np.where(deviation == 0, 1, deviation)
