@@ -76,6 +76,8 @@ class Manifest(Strict):
             raise ValueError(f"split.column is {column!r}, which data describes neither as a feature nor in context")
         if self.split.by == "time" and schema[column].type not in ("time", "integer", "float"):
             raise ValueError(f"split.column {column!r} is to hold a time, but its type is {schema[column].type!r}")
+        if schema[column].nullable:
+            raise ValueError(f"split.column {column!r} may be null, and such a row would have no part to go to")
         return self
 
     @property

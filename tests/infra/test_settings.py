@@ -60,7 +60,7 @@ from tests.infra.conftest import PROD
         (
             "prefix",
             "a" * 60,
-            "which is 26 character(s) longer than IAM takes; allowed here are 34",
+            "which is 28 character(s) longer than IAM takes; allowed here are 32",
         ),
         ("permissions_boundary", "boundary", "ml-platform:permissions_boundary"),
         ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region of AWS"),
