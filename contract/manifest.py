@@ -2,6 +2,7 @@
 
 import difflib
 import functools
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -13,7 +14,8 @@ from contract.paths import MODELS
 from contract.strict import Strict, parse, read_yaml
 from contract.training import Optimise, Training, Tune
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9]{0,30}$")]
+NAME_PATTERN = re.compile(r"^[a-z][a-z0-9]{0,30}$")
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
 class Serving(Strict):

@@ -5,9 +5,12 @@ import json
 import pytest
 
 from contract.errors import PlatformError
+from contract.manifest import model_names
 from embedded.project import environments, read_config
 from infra.settings import NetworkSettings
 from tests.infra.conftest import PROD
+
+LONGEST = max(map(len, model_names()))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ from tests.infra.conftest import PROD
         (
             "prefix",
             "a" * 60,
-            "which is 28 character(s) longer than IAM takes; allowed here are 32",
+            f"which is {20 + LONGEST} character(s) longer than IAM takes; allowed here are {40 - LONGEST}",
         ),
         ("permissions_boundary", "boundary", "ml-platform:permissions_boundary"),
         ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region of AWS"),
