@@ -4,7 +4,11 @@
 
 It is told by its environment: MLP_OUTPUTS holds the stack's outputs as JSON, or names a file that does, and MLP_WORK
 names the folder in which the steps leave their results for one another, by default the one that SageMaker Processing
-keeps on S3.
+keeps on S3. A SageMaker training job is told in SageMaker's own way instead; see training/job.py. Under torchrun, as in
+
+    torchrun --nproc-per-node 2 --max-restarts 3 -m training train digits
+
+all processes train together.
 """
 
 import os
@@ -20,15 +24,18 @@ from contract.strict import parse, read_yaml
 from training.steps import STEPS, Context, run_step
 
 WORK = "/opt/ml/processing/work"
+STOPPED = 143
+"""Exit status of a process that SIGTERM has stopped, as a shell has it."""
 
 
 def main() -> None:
     """Run the step that the command line names; exit with 1 if it fails and 2 if the command line is wrong."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    if sys.argv[1:] == ["train"]:  # how SageMaker starts a training container; its hyperparameters name the model
-        from training import train
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    # SageMaker starts a training container with the word `train` alone: a hyperparameter names the model.
+    if sys.argv[1:] == ["train"] or (sys.argv[1:2] == ["train"] and is_sagemaker(os.environ)):
+        from training import job
 
-        train.main()
+        job.main(*sys.argv[2:])
         return
     if len(sys.argv) != 3:
         print(f"usage: python -m training STEP MODEL\nsteps: {', '.join(STEPS)}", file=sys.stderr)
@@ -41,9 +48,26 @@ def main() -> None:
             Path(os.environ.get("MLP_WORK", WORK)) / model,
             lambda line: print(line, flush=True),
         )
-        run_step(step, context)
+        if step == "train" and int(os.environ.get("RANK", "0")):
+            follow(context)
+        else:
+            run_step(step, context)
     except (PlatformError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def is_sagemaker(environment: Mapping[str, str], root: Path = Path("/opt/ml")) -> bool:
+    """Whether this is a SageMaker training job with its data in channels."""
+    return "SM_CHANNEL_TRAIN" in environment or (root / "input" / "data" / "train").exists()
+
+
+def follow(context: Context) -> None:
+    """Train along with the leading process of a torchrun, which alone keeps the books."""
+    from training import job, train
+
+    job.run(train.of(context), lambda _: None)
 
 
 def outputs(environment: Mapping[str, str]) -> Outputs:

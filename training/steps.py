@@ -21,23 +21,37 @@ from contract.paths import MODELS, ROOT
 
 Report = Callable[[str], None]
 BEGUN, DONE = "_begun.json", "_done.json"
+TESTS = ("slices", "behaviour")
 
 
 @dataclass(frozen=True)
 class Step:
-    """A row of the table: what the step does, and on which sections of the manifest its results depend."""
+    """A row of the table.
+
+    Attributes:
+        does: what it does.
+        reads: the sections of the manifest on which its results depend.
+        after: the step whose results it needs, if it needs any.
+    """
 
     does: str
     reads: tuple[str, ...]
+    after: str | None
 
 
 STEPS: dict[str, Step] = {
-    "ingest": Step("read the raw data into a snapshot", ("data",)),
-    "validate": Step("hold the snapshot against its schema", ("data", "purpose")),
-    "explore": Step("profile the snapshot and draw a report", ("data",)),
-    "split": Step("divide the rows and look for leaks", ("data", "task", "split")),
+    "ingest": Step("read the raw data into a snapshot", ("data",), None),
+    "validate": Step("hold the snapshot against its schema", ("data", "purpose"), "ingest"),
+    "explore": Step("profile the snapshot and draw a report", ("data",), "validate"),
+    "split": Step("divide the rows and look for leaks", ("data", "task", "split"), "explore"),
+    "train": Step("train the network", ("training",), "split"),
+    "optimise": Step("make it small, and choose the smallest variant that is good enough", ("optimise",), "train"),
+    "evaluate": Step("measure it on the test part and hold it against its gates", ("gates", *TESTS), "optimise"),
+    "register": Step("put it into the registry with its card and lineage", ("description", "limits"), "evaluate"),
+    "tune": Step("search for better settings", ("training", "tune"), "split"),
 }
-"""In the order in which they run; each needs the results of those before it."""
+PIPELINE = tuple(name for name in STEPS if name != "tune")
+"""The steps that make a version, in the order in which they run."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ def run_step(name: str, context: Context) -> str:
     """
     if name not in STEPS:
         raise PlatformError(f"unknown step {name!r}; there are: {', '.join(STEPS)}")
-    if (before := _before(name)) and not is_current(before, context):
+    if (before := STEPS[name].after) and not is_current(before, context):
         model = context.manifest.name
         stale = next(step for step in STEPS if not is_current(step, context))
         raise PlatformError(
@@ -100,18 +114,13 @@ def run_step(name: str, context: Context) -> str:
 def is_current(name: str, context: Context) -> bool:
     """Whether a step has run to its end from the data, settings and code that there are now."""
     done = _read(context.folder(name) / DONE)
-    before = _before(name)
+    before = STEPS[name].after
     return done.get("fingerprint") == _fingerprint(name, context) and (not before or is_current(before, context))
-
-
-def _before(name: str) -> str | None:
-    names = list(STEPS)
-    return names[names.index(name) - 1] if name != names[0] else None
 
 
 def _fingerprint(name: str, context: Context) -> str:
     """Name what the results of a step depend on: the step before it with its result, the settings and the code."""
-    before = _before(name)
+    before = STEPS[name].after
     sections = {section: context.manifest.model_dump(mode="json")[section] for section in STEPS[name].reads}
     came = _read(context.folder(before) / DONE) if before else {}
     parts = [
