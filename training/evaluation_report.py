@@ -70,9 +70,9 @@ def _comparison(found: "Evaluation", manifest: Manifest) -> Section:
     axes.set_yticks([])
     axes.set_xlabel(f"{manifest.quality} minus that of version {than.version}")
     text = (
-        f"{manifest.quality} is {than.gain:+.4f} against version {than.version} on the same rows, 95% confidence interval "
-        f"{than.lower:+.4f} to {than.upper:+.4f} (percentile bootstrap over rows, 1,000 resamples). If version "
-        f"{than.version} was trained from another snapshot, it may have seen some of these rows."
+        f"{manifest.quality} is {than.gain:+.4f} against version {than.version} on the same rows, 95% confidence "
+        f"interval {than.lower:+.4f} to {than.upper:+.4f} (percentile bootstrap over rows, 1,000 resamples). If "
+        f"version {than.version} was trained from another snapshot, it may have seen some of these rows."
     )
     return Section(title, text, plots=[report.plot(drawn, "Gain over the live version with its confidence interval")])
 
@@ -113,7 +113,7 @@ def _confusion(answers: Answers, test: Rows, manifest: Manifest) -> Section:
     return Section("Confusion matrix", plots=[report.plot(drawn, "How often each class got each answer")])
 
 
-def _residuals(answers: Answers, test: Rows, manifest: Manifest) -> Section:
+def _residuals(answers: Answers, test: Rows, _: Manifest) -> Section:
     values, drawn = answers["value"], report.figure(10, 4)
     left, right = drawn.subplots(1, 2)
     left.scatter(values, test.targets - values, s=8)
@@ -126,7 +126,7 @@ def _residuals(answers: Answers, test: Rows, manifest: Manifest) -> Section:
     return Section("Residuals", plots=[report.plot(drawn, "Residuals against the prediction, and their distribution")])
 
 
-def _separation(answers: Answers, test: Rows, manifest: Manifest) -> Section:
+def _separation(answers: Answers, test: Rows, _: Manifest) -> Section:
     scores, drawn = answers["score"], report.figure(10, 4)
     if test.targets is None:
         axes = drawn.add_subplot()
@@ -166,7 +166,8 @@ def _calibration(answers: Answers, test: Rows, manifest: Manifest) -> Section | 
     axes.plot(told, happened, marker="o")
     axes.set_xlabel(names[0])
     axes.set_ylabel(names[1])
-    caption = f"Calibration curve in {len(counts)} bins of {', '.join(map(str, counts))} rows; on the dotted line it is perfect"
+    sizes = ", ".join(map(str, counts))
+    caption = f"Calibration curve in {len(counts)} bins of {sizes} rows; on the dotted line it is perfect"
     return Section("Calibration", plots=[report.plot(drawn, caption)])
 
 
@@ -207,7 +208,15 @@ def _pictures(name: str, worst: list[int], rest: list[list[object]], test: Rows,
 
 
 def _variants(context: Context) -> Section:
-    head = ["variant", context.manifest.quality, "size, KiB", "latency of a row, ms", "rows a second", "", "not chosen for"]
+    head = [
+        "variant",
+        context.manifest.quality,
+        "size, KiB",
+        "latency of a row, ms",
+        "rows a second",
+        "",
+        "not chosen for",
+    ]
     rows = [
         (v.name, v.quality, v.size_mb * 1024, v.latency_ms, v.throughput, "chosen" if v.chosen else "", v.refused)
         for v in variants(context.folder("optimise"))
@@ -227,7 +236,9 @@ def _learning(context: Context) -> Section:
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.legend(frameon=False)
-    return Section("Learning curve", plots=[report.plot(drawn, "Loss by epoch, of the network before it was made small")])
+    return Section(
+        "Learning curve", plots=[report.plot(drawn, "Loss by epoch, of the network before it was made small")]
+    )
 
 
 def _plain(value: object) -> object:

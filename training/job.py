@@ -156,6 +156,7 @@ def run(job: Job, report: Report) -> str:
         start = time.perf_counter()
         with _tracked(job, together, report) as on_epoch:
             history = train(job.manifest, network, rows, held_out, together, Watch(checkpoints, on_epoch, asked))
+            seconds = time.perf_counter() - start
         seconds = time.perf_counter() - start
         if together.leads:
             _write(job, network.eval().cpu(), rows, history)
@@ -182,12 +183,19 @@ def build(manifest: Manifest, settings: Training, device: torch.device, **argume
 
 
 def train(
-    manifest: Manifest, network: nn.Module, rows: Rows, held_out: Rows | None, together: Workers, watch: Watch | None = None
+    manifest: Manifest,
+    network: nn.Module,
+    rows: Rows,
+    held_out: Rows | None,
+    together: Workers,
+    watch: Watch | None = None,
 ) -> list[Epoch]:
     """Train a network with the loss of the model's task and the settings of its manifest; see `training.loop.fit`."""
     scale = tasks.spread(manifest.task, rows.targets)
     validate = validation_loss(manifest, held_out, scale, together.device) if held_out else None
-    return fit(network, manifest.training, rows, plain_loss(manifest, rows, scale, together.device), together, validate, watch)
+    return fit(
+        network, manifest.training, rows, plain_loss(manifest, rows, scale, together.device), together, validate, watch
+    )
 
 
 def plain_loss(manifest: Manifest, rows: Rows, scale: float, device: torch.device) -> tasks.Loss:
@@ -207,7 +215,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
     """Turn the first SIGTERM or SIGINT into a flag, so that work ends where its state is whole; the second ends it."""
     asked = threading.Event()
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(_: int, __: FrameType | None) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()

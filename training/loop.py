@@ -203,8 +203,8 @@ class _Loop:
             return
         step = int((~self.losses[: self.step].isfinite()).nonzero()[0])
         raise PlatformError(
-            f"the loss is {float(self.losses[step])} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}, with a "
-            f"learning rate of {self.rates[step]:.3g}; try a smaller training.learning_rate"
+            f"the loss is {float(self.losses[step])} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}, with "
+            f"a learning rate of {self.rates[step]:.3g}; try a smaller training.learning_rate"
         )
 
     def _validation_loss(self) -> float | None:
@@ -297,8 +297,8 @@ def _batches(count: int, size: int, workers: int) -> list[slice]:
     batches = [batch for batch in batches if batch.stop - batch.start >= 2 * workers]
     if not batches:
         raise PlatformError(
-            f"batches of {size} out of {count} rows are too small for {workers} process(es), each of which needs 2 rows; "
-            "change training.batch_size, or train on fewer"
+            f"batches of {size} out of {count} rows are too small for {workers} process(es), each of which needs 2 "
+            "rows; change training.batch_size, or train on fewer"
         )
     return batches
 
@@ -315,7 +315,9 @@ def _precision(
     if kind is torch.float32:
         return nullcontext, kind
     if kind is torch.float16 and device.type == "cpu":
-        raise PlatformError("training.precision is 'float16', which CPUs do not train in; allowed here: bfloat16, float32")
+        raise PlatformError(
+            "training.precision is 'float16', which CPUs do not train in; allowed here: bfloat16, float32"
+        )
     return lambda: torch.autocast(device.type, kind), kind
 
 

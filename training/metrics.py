@@ -1,6 +1,7 @@
 """How good answers are: the metrics of each task, from what the ONNX file gives."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,9 +108,7 @@ def by_slice(answers: Answers, rows: Rows, manifest: Manifest) -> dict[str, tupl
     """
     found: dict[str, tuple[int, float]] = {}
     for wanted in manifest.slices:
-        parts = {
-            name: chosen for name, chosen in _parts(rows, wanted, manifest).items() if chosen.sum() >= wanted.least
-        }
+        parts = {name: chosen for name, chosen in _parts(rows, wanted).items() if chosen.sum() >= wanted.least}
         if not parts:
             raise PlatformError(
                 f"no part of the slice by {wanted.column} has {wanted.least} test rows; "
@@ -121,17 +120,16 @@ def by_slice(answers: Answers, rows: Rows, manifest: Manifest) -> dict[str, tupl
     return found
 
 
-def _parts(rows: Rows, wanted: Slice, manifest: Manifest) -> dict[str, NDArray[np.bool_]]:
+def _parts(rows: Rows, wanted: Slice) -> dict[str, NDArray[np.bool_]]:
     assert rows.table is not None
     column = rows.table[wanted.column]
     if not wanted.edges:
-        return {f"{wanted.column}={value}": (column == value).to_numpy() for value in column.drop_nulls().unique().sort()}
+        return {
+            f"{wanted.column}={value}": (column == value).to_numpy() for value in column.drop_nulls().unique().sort()
+        }
     numbers = column.cast(float).to_numpy()
     ends = [-np.inf, *wanted.edges, np.inf]
-    return {
-        f"{wanted.column} {low:g} to {high:g}": (numbers >= low) & (numbers < high)
-        for low, high in zip(ends, ends[1:], strict=False)
-    }
+    return {f"{wanted.column} {low:g} to {high:g}": (numbers >= low) & (numbers < high) for low, high in pairwise(ends)}
 
 
 def _r2(values: NDArray[Any], targets: NDArray[Any] | None) -> float:

@@ -61,7 +61,9 @@ def step(context: Context) -> str:
     (chosen,) = (variant for variant in table if variant.chosen)
     shutil.rmtree(folder / "model", ignore_errors=True)
     shutil.copytree(folder / chosen.name, folder / "model")
-    return f"{chosen.name} is chosen among {len(table)}: {chosen.size_mb * 1024:.0f} KiB, {chosen.latency_ms:.3f} ms a row"
+    return (
+        f"{chosen.name} is chosen among {len(table)}: {chosen.size_mb * 1024:.0f} KiB, {chosen.latency_ms:.3f} ms a row"
+    )
 
 
 def variants(folder: Path) -> list[Variant]:
@@ -168,4 +170,3 @@ def _fitted(
     scale = tasks.spread(manifest.task, rows.targets)
     fit(network, settings, rows, loss, CPU, validation_loss(manifest, held_out, scale, CPU.device), Watch())
     return network.eval()
-

@@ -126,14 +126,14 @@ def _fingerprint(name: str, context: Context) -> str:
     parts = [
         [came.get("fingerprint"), came.get("result")],
         sections,
-        _code(context.manifest.name),
+        code(context.manifest.name),
         context.outputs.buckets.curated,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 @functools.cache
-def _code(model: str) -> str:
+def code(model: str) -> str:
     """Name the code that makes a model."""
     digest = hashlib.sha256()
     for folder in (ROOT / "contract", MODELS.parent, MODELS / model):
