@@ -11,6 +11,8 @@ from contract.data import Data, Purpose, Split
 from contract.errors import PlatformError
 from contract.gates import BY_TASK, COMMON, LABELLED, Behaviour, Gate, Slice, Task
 from contract.paths import MODELS
+from contract.service import Sensitive
+from contract.serving import LambdaServing, Serving
 from contract.strict import Strict, parse, read_yaml
 from contract.training import Optimise, Training, Tune
 
@@ -18,11 +20,6 @@ NAME_PATTERN = re.compile(r"^[a-z][a-z0-9]{0,30}$")
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
-class Serving(Strict):
-    """The size of the function that serves the model."""
-
-    memory_mb: int = Field(default=1024, ge=512, le=10_240)
-    timeout_s: int = Field(default=10, ge=1, le=29, description="API Gateway gives up after 30 seconds")
 
 
 class Manifest(Strict):
@@ -41,7 +38,23 @@ class Manifest(Strict):
     gates: dict[str, Gate] = Field(min_length=1, description="by metric; contract/gates.py explains them")
     behaviour: dict[Annotated[str, StringConstraints(pattern=r"^[a-z]\w{0,60}$")], Behaviour] = {}
     limits: tuple[str, ...] = Field(default=(), description="what the model is not for, for its card")
-    serving: Serving = Serving()
+    serving: Serving = LambdaServing()
+
+    @model_validator(mode="after")
+    def _sensitive_features_exist(self) -> Self:
+        if unknown := self.serving.sensitive.keys() - self.data.features.keys():
+            known = ", ".join(self.data.features)
+            raise ValueError(f"serving.sensitive names {sorted(unknown)}; the features are: {known}")
+        return self
+
+    @property
+    def sensitive_columns(self) -> dict[str, Sensitive]:
+        """What captures do with the columns of sensitive features."""
+        return {
+            column: how
+            for name, how in self.serving.sensitive.items()
+            for column in self.data.features[name].columns(name)
+        }
 
     @model_validator(mode="after")
     def _use_is_allowed(self) -> Self:

@@ -30,6 +30,7 @@ class Outputs(Strict):
     buckets: Buckets
     key_arn: str
     training_role: str
+    tracking_uri: str = ""
     images: dict[str, str]
     models: dict[str, ModelOutputs]
     service: dict[str, str]

@@ -1,6 +1,6 @@
 """The emulated AWS as the provider of an up: creates, updates, replaces and deletes resources through boto3.
 
-How a resource type maps to AWS operations is data, in `embedded/resources.py`. A type that has no row there is only
+How a resource type maps to AWS operations is data, in `embedded/resources/`. A type that has no row there is only
 recorded, and listed as such.
 """
 
@@ -17,7 +17,8 @@ from botocore.exceptions import ClientError
 
 from embedded.calls import camel_case, fit
 from embedded.monitor import Resource, Secret
-from embedded.resources import ACCOUNT, ROWS, TAGGING, Call, Row
+from embedded.resources import ROWS
+from embedded.resources.row import ACCOUNT, TAGGING, Call, Row
 from embedded.state import Held, State
 
 

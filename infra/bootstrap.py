@@ -11,11 +11,11 @@ from contract.strict import Strict, parse
 from infra.buckets import secure
 from infra.naming import Naming
 from infra.policies import allow, deny, document
+from infra.regions import arn, domain, host, partition
 
 NAME = "bootstrap"
 """Stands in names where an environment's name stands; so no environment may be called that."""
 GITHUB = "token.actions.githubusercontent.com"
-AUDIENCE = "sts.amazonaws.com"
 
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,15}$")]
 
@@ -80,10 +80,11 @@ class Bootstrap(pulumi.ComponentResource):
         self._settings, self._naming = args.settings, naming
         self._child = pulumi.ResourceOptions(parent=self)
         self._stateful = pulumi.ResourceOptions(parent=self, protect=True)
+        self._audience = f"sts.{domain(self._settings.region)}"  # what GitHub's token must be meant for
         self._state_key = self._key("state", "Encrypts the bucket that holds Pulumi's state")
         self._secrets_key = self._key("secrets", "Encrypts the secrets within Pulumi's state and configuration")
         # The key's own ARN tells the account, which a program that looks nothing up cannot know otherwise.
-        self._account = self._state_key.arn.apply(lambda arn: arn.split(":")[4])
+        self._account = self._state_key.arn.apply(lambda key: key.split(":")[4])
         self.state = self._state_bucket()
         provider = self._github_provider()
         repository = f"repo:{self._settings.repository}"
@@ -97,7 +98,7 @@ class Bootstrap(pulumi.ComponentResource):
         region = self._settings.region
         self.backend_url = pulumi.Output.concat("s3://", self.state.bucket, f"?region={region}")
         self.secrets_provider = pulumi.Output.concat(
-            "awskms://", self._secrets_key.arn.apply(lambda arn: arn.split("/")[-1]), f"?region={region}"
+            "awskms://", self._secrets_key.arn.apply(lambda key: key.split("/")[-1]), f"?region={region}"
         )
         self.register_outputs(
             {
@@ -168,7 +169,7 @@ class Bootstrap(pulumi.ComponentResource):
         if self._settings.github_provider_arn:
             return self._settings.github_provider_arn
         provider = aws.iam.OpenIdConnectProvider(
-            self._naming("github"), url=f"https://{GITHUB}", client_id_lists=[AUDIENCE], opts=self._stateful
+            self._naming("github"), url=f"https://{GITHUB}", client_id_lists=[self._audience], opts=self._stateful
         )
         return provider.arn
 
@@ -181,7 +182,7 @@ class Bootstrap(pulumi.ComponentResource):
             "Effect": "Allow",
             "Principal": {"Federated": provider},
             "Action": "sts:AssumeRoleWithWebIdentity",
-            "Condition": {"StringEquals": {f"{GITHUB}:aud": AUDIENCE, f"{GITHUB}:sub": subjects}},
+            "Condition": {"StringEquals": {f"{GITHUB}:aud": self._audience, f"{GITHUB}:sub": subjects}},
         }
         role = aws.iam.Role(
             name,
@@ -217,9 +218,9 @@ class Bootstrap(pulumi.ComponentResource):
         """
         region, boundary = self._settings.region, self._settings.permissions_boundary
         here = {"StringEquals": {"aws:RequestedRegion": region}}
-        roles = [self._arn("iam", "", f"{kind}/{n}-*") for kind in ("role", "instance-profile") for n in self._names]
+        roles = [self._arn("iam", f"{kind}/{n}-*") for kind in ("role", "instance-profile") for n in self._names]
         bounded = {"StringEquals": {"iam:PermissionsBoundary": boundary}} if boundary else None
-        buckets = [f"arn:aws:s3:::{name}-*" for name in self._names]
+        buckets = [f"arn:{partition(region)}:s3:::{name}-*" for name in self._names]
         passed_to = [f"{service}.amazonaws.com" for service in _ROLE_USERS]
         return [
             *self._read_state(),
@@ -228,7 +229,9 @@ class Bootstrap(pulumi.ComponentResource):
             self._use_state_key(["kms:GenerateDataKey"], "EncryptState"),
             allow(["kms:Encrypt", "kms:Decrypt", "kms:DescribeKey"], self._secrets_key.arn, sid="UseSecrets"),
             allow([f"{service}:*" for service in _REGIONAL], "*", here, sid="Regional"),
-            allow(["budgets:*"], self._arn("budgets", "", "budget/*"), sid="Budgets"),
+            allow(["budgets:*"], self._arn("budgets", "budget/*"), sid="Budgets"),
+            # Names within the network. Route 53 is in no region, and its zones have no names in their ARNs.
+            allow(_ZONES, "*", sid="Zones"),
             allow(["s3:*"], buckets + [f"{bucket}/*" for bucket in buckets], sid="Buckets"),
             allow(_KEYS, "*", here, sid="Keys"),
             allow(_LOOK, "*", sid="Look"),
@@ -237,7 +240,7 @@ class Bootstrap(pulumi.ComponentResource):
             allow(["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": passed_to}}, sid="PassRoles"),
             allow(
                 ["iam:CreateServiceLinkedRole"],
-                self._arn("iam", "", "role/aws-service-role/*"),
+                self._arn("iam", "role/aws-service-role/*"),
                 sid="ServiceLinkedRoles",
             ),
             # A key's administrator could otherwise hand these two to anyone.
@@ -265,11 +268,11 @@ class Bootstrap(pulumi.ComponentResource):
         ]
 
     def _use_state_key(self, actions: list[str], sid: str) -> dict[str, Any]:
-        through_s3 = {"StringEquals": {"kms:ViaService": f"s3.{self._settings.region}.amazonaws.com"}}
+        through_s3 = {"StringEquals": {"kms:ViaService": host("s3", self._settings.region)}}
         return allow(actions, self._state_key.arn, through_s3, sid=sid)
 
-    def _arn(self, service: str, region: str, resource: str) -> pulumi.Output[str]:
-        return pulumi.Output.concat(f"arn:aws:{service}:{region}:", self._account, f":{resource}")
+    def _arn(self, service: str, resource: str) -> pulumi.Output[str]:
+        return arn(service, self._settings.region, self._account, resource, everywhere=True)
 
 
 _LOOK = [
@@ -282,9 +285,19 @@ _LOOK = [
     "cloudtrail:GetTrailStatus",
     "cloudtrail:ListTags",
     "ec2:Describe*",
+    "cloudwatch:DescribeAlarms",
+    "codedeploy:Get*",
+    "cognito-idp:DescribeResourceServer",
+    "cognito-idp:DescribeUserPool",
+    "cognito-idp:DescribeUserPoolDomain",
     "ecr:DescribeRepositories",
     "ecr:GetLifecyclePolicy",
     "ecr:ListTagsForResource",
+    "ecs:Describe*",
+    "ecs:ListTagsForResource",
+    "elasticloadbalancing:Describe*",
+    "firehose:DescribeDeliveryStream",
+    "firehose:ListTagsForDeliveryStream",
     "glue:GetDatabase",
     "glue:GetTable",
     "glue:GetTags",
@@ -305,6 +318,9 @@ _LOOK = [
     "logs:ListTagsForResource",
     "rds:Describe*",
     "rds:ListTagsForResource",
+    "route53:GetHostedZone",
+    "route53:ListResourceRecordSets",
+    "route53:ListTagsForResource",
     "s3:GetAccelerateConfiguration",
     "s3:GetBucket*",
     "s3:GetEncryptionConfiguration",
@@ -317,6 +333,8 @@ _LOOK = [
     "servicequotas:GetAWSDefaultServiceQuota",
     "servicequotas:GetServiceQuota",
     "servicequotas:ListServiceQuotas",
+    "sns:GetTopicAttributes",
+    "sns:ListTagsForResource",
     "ssm:DescribeParameters",
     "ssm:ListTagsForResource",
 ]
@@ -324,12 +342,19 @@ _LOOK = [
 
 _REGIONAL = [
     "apigateway",
+    "application-autoscaling",
     "athena",
+    "autoscaling",
     "cloudtrail",
     "cloudwatch",
+    "codedeploy",
+    "cognito-idp",
     "ec2",
     "ecr",
+    "ecs",
+    "elasticloadbalancing",
     "events",
+    "firehose",
     "glue",
     "lambda",
     "logs",
@@ -343,10 +368,27 @@ _REGIONAL = [
 ]
 """Services of which an environment may make anything in its region."""
 
+_ZONES = [
+    "route53:AssociateVPCWithHostedZone",
+    "route53:ChangeResourceRecordSets",
+    "route53:ChangeTagsForResource",
+    "route53:CreateHostedZone",
+    "route53:DeleteHostedZone",
+    "route53:DisassociateVPCFromHostedZone",
+    "route53:GetChange",
+    "route53:GetHostedZone",
+    "route53:ListResourceRecordSets",
+    "route53:ListTagsForResource",
+]
+
 _ROLE_USERS = [
     "apigateway",
+    "codedeploy",
     "ec2",
+    "ecs",
+    "ecs-tasks",
     "events",
+    "firehose",
     "glue",
     "lambda",
     "monitoring.rds",

@@ -6,7 +6,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.naming import Naming
-from infra.settings import BudgetSettings
+from infra.settings.operations import BudgetSettings
 
 WARNINGS = (("ACTUAL", 50), ("ACTUAL", 80), ("FORECASTED", 100))
 """When mail is sent: percent of the budget that is spent, or will be by the end of the month."""

@@ -7,20 +7,24 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.naming import Naming
-from infra.policies import allow, document, trust
-from infra.registry import Registry
-from infra.storage import Storage
+from contract.manifest import Manifest
+from infra.capture import stream_name
+from infra.foundation import Foundation, objects
+from infra.policies import allow
+
+SERVICES = {
+    "lambda": "lambda.amazonaws.com",
+    "ecs": "ecs-tasks.amazonaws.com",
+    "sagemaker": "sagemaker.amazonaws.com",
+}
+"""Who takes on the role of a model, by its runtime."""
 
 
 @dataclass
 class IdentityArgs:
-    """What the roles may be given access to."""
+    """The models, each of which has a role."""
 
-    storage: Storage
-    registry: Registry
-    region: str
-    permissions_boundary: str | None = None
+    models: Mapping[str, Manifest]
 
 
 class Identity(pulumi.ComponentResource):
@@ -32,16 +36,20 @@ class Identity(pulumi.ComponentResource):
     inference: Mapping[str, aws.iam.Role]
 
     def __init__(
-        self, name: str, args: IdentityArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
+        self, name: str, args: IdentityArgs, foundation: Foundation, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("ml-platform:infra:Identity", name, None, opts)
-        self._naming, self._args = naming, args
+        self._on = foundation
         self.training = self._role("training", "sagemaker.amazonaws.com", self._training_statements())
         self.pipeline = self._role("pipeline", "states.amazonaws.com", self._pipeline_statements())
         self.monitor = self._role("monitor", "lambda.amazonaws.com", self._monitor_statements())
         self.inference = {
-            model: self._role(f"inference-{model}", "lambda.amazonaws.com", self._inference_statements(model))
-            for model in args.registry.model_package_groups
+            model: self._role(
+                f"inference-{model}",
+                SERVICES[manifest.serving.runtime],
+                self._inference_statements(model, manifest.serving.runtime),
+            )
+            for model, manifest in args.models.items()
         }
         self.register_outputs(
             {
@@ -53,41 +61,36 @@ class Identity(pulumi.ComponentResource):
         )
 
     def _role(self, what: str, service: str, statements: list[dict[str, Any]]) -> aws.iam.Role:
-        child = pulumi.ResourceOptions(parent=self)
-        names_its_account = service != "lambda.amazonaws.com"
-        role = aws.iam.Role(
-            self._naming(what),
-            assume_role_policy=trust(service, self._args.storage.account_id if names_its_account else None),
-            permissions_boundary=self._args.permissions_boundary,
-            opts=child,
-        )
-        aws.iam.RolePolicy(self._naming(what), role=role.id, policy=document(*statements), opts=child)
-        return role
+        return self._on.role(what, service, statements, pulumi.ResourceOptions(parent=self))
 
     def _training_statements(self) -> list[dict[str, Any]]:
-        buckets, registry = self._args.storage.buckets, self._args.registry
+        buckets, registry = self._on.storage.buckets, self._on.registry
         groups = [group.arn for group in registry.model_package_groups.values()]
         packages = [
-            arn.apply(lambda arn: arn.replace(":model-package-group/", ":model-package/") + "/*") for arn in groups
+            group.apply(lambda group: group.replace(":model-package-group/", ":model-package/") + "/*")
+            for group in groups
         ]
         return [
             allow(["s3:ListBucket"], [buckets["raw"].arn, buckets["curated"].arn]),
-            allow(["s3:GetObject"], [_objects(buckets["raw"]), _objects(buckets["curated"])]),
-            allow(["s3:PutObject"], [_objects(buckets["curated"]), _objects(buckets["artifacts"])]),
-            self._use_key(["kms:Decrypt", "kms:GenerateDataKey"]),
+            allow(["s3:GetObject"], [objects(buckets["raw"]), objects(buckets["curated"])]),
+            allow(["s3:PutObject"], [objects(buckets["curated"]), objects(buckets["artifacts"])]),
+            self._on.use_key("Decrypt", "GenerateDataKey"),
             allow(["sagemaker:CreateModelPackage"], groups + packages),
             allow(["sagemaker:ListModelPackages"], "*"),  # AWS knows no narrower resource for it
             allow(["sagemaker:DescribeModelPackage"], packages),
-            *self._pull("training"),
+            *self._on.pull("training"),
             # SageMaker's log group is the account's: whichever job comes first makes it, no environment owns it.
-            allow(["logs:CreateLogGroup", "logs:DescribeLogStreams"], self._log_group("/aws/sagemaker/TrainingJobs")),
-            self._write_logs("/aws/sagemaker/TrainingJobs"),
+            allow(
+                ["logs:CreateLogGroup", "logs:DescribeLogStreams"],
+                self._on.arn("logs", "log-group:/aws/sagemaker/TrainingJobs:*"),
+            ),
+            self._on.write_logs("/aws/sagemaker/TrainingJobs"),
         ]
 
     def _pipeline_statements(self) -> list[dict[str, Any]]:
-        job = self._arn("sagemaker", f"training-job/{self._naming('')}*")
+        job = self._on.arn("sagemaker", f"training-job/{self._on.naming('')}*")
         # Step Functions waits for a job through a rule of this name, which it makes itself.
-        rule = self._arn("events", "rule/StepFunctionsGetEventsForSageMakerTrainingJobsRule")
+        rule = self._on.arn("events", "rule/StepFunctionsGetEventsForSageMakerTrainingJobsRule")
         to_sagemaker = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
         return [
             allow(["sagemaker:CreateTrainingJob", "sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob"], job),
@@ -97,52 +100,62 @@ class Identity(pulumi.ComponentResource):
         ]
 
     def _monitor_statements(self) -> list[dict[str, Any]]:
-        curated = self._args.storage.buckets["curated"]
-        own_metrics = {"StringEquals": {"cloudwatch:namespace": self._naming.path("monitor").strip("/")}}
+        curated = self._on.storage.buckets["curated"]
+        own_metrics = {"StringEquals": {"cloudwatch:namespace": self._on.naming.path("monitor").strip("/")}}
         return [
             allow(["s3:ListBucket"], curated.arn),
-            allow(["s3:GetObject"], _objects(curated)),
-            self._use_key(["kms:Decrypt"]),
-            allow(["ssm:GetParameter"], self._arn("ssm", f"parameter{self._naming.path('models')}/*")),
+            allow(["s3:GetObject"], objects(curated)),
+            self._on.use_key("Decrypt"),
+            allow(["ssm:GetParameter"], self._on.arn("ssm", f"parameter{self._on.naming.path('models')}/*")),
             # Metrics have no ARN; the condition holds the role to its own namespace.
             allow(["cloudwatch:PutMetricData"], "*", own_metrics),
-            self._write_logs(self._naming.path("monitor")),
+            self._on.write_logs(self._on.naming.path("monitor")),
         ]
 
-    def _inference_statements(self, model: str) -> list[dict[str, Any]]:
-        artifacts = self._args.storage.buckets["artifacts"]
+    def _inference_statements(self, model: str, runtime: str) -> list[dict[str, Any]]:
+        artifacts = self._on.storage.buckets["artifacts"]
+        streams = [
+            self._on.arn("firehose", f"deliverystream/{stream_name(self._on.naming, what, model)}")
+            for what in ("predictions", "feedback")
+        ]
         return [
-            allow(["s3:GetObject"], pulumi.Output.concat(artifacts.arn, f"/{model}/*")),
-            self._use_key(["kms:Decrypt"]),
-            allow(["ssm:GetParameter"], self._arn("ssm", f"parameter{self._naming.path(f'models/{model}')}")),
-            self._write_logs(self._naming.path(f"inference/{model}")),
+            *self._of_runtime(runtime, model),
+            allow(["firehose:PutRecordBatch"], streams),
+            allow(["s3:GetObject"], objects(artifacts, f"{model}/")),
+            self._on.use_key("Decrypt"),
+            allow(["ssm:GetParameter"], self._on.arn("ssm", f"parameter{self._on.naming.path(f'models/{model}')}")),
         ]
 
-    def _use_key(self, actions: list[str]) -> dict[str, Any]:
-        through_s3 = {"StringEquals": {"kms:ViaService": f"s3.{self._args.region}.amazonaws.com"}}
-        return allow(actions, self._args.storage.key_arn, through_s3)
+    def _of_runtime(self, runtime: str, model: str) -> list[dict[str, Any]]:
+        """What the runtime itself does in the role's name; a task of ECS starts with another role."""
+        match runtime:
+            case "lambda":
+                return [self._on.write_logs(self._on.naming.path(f"inference/{model}"))]
+            case "sagemaker":
+                return self._of_sagemaker(model)
+            case _:
+                return []
 
-    def _pull(self, image: str) -> list[dict[str, Any]]:
+    def _of_sagemaker(self, model: str) -> list[dict[str, Any]]:
+        """What SageMaker does in the name of an endpoint's role: its image, logs, captures and network interfaces."""
+        group = f"/aws/sagemaker/Endpoints/{self._on.naming(f'inference-{model}')}"
+        network = [
+            "ec2:CreateNetworkInterface",
+            "ec2:CreateNetworkInterfacePermission",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DeleteNetworkInterfacePermission",
+            "ec2:DescribeDhcpOptions",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcs",
+        ]
+        here = {"StringEquals": {"aws:RequestedRegion": self._on.region}}
         return [
-            # The token is the account's; AWS knows no narrower resource for it.
-            allow(["ecr:GetAuthorizationToken"], "*"),
-            allow(
-                ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
-                self._args.registry.repositories[image].arn,
-            ),
+            *self._on.pull("inference"),
+            allow(["logs:CreateLogGroup"], self._on.arn("logs", f"log-group:{group}:*")),
+            self._on.write_logs(group),
+            allow(["s3:PutObject"], objects(self._on.storage.buckets["curated"], f"endpoint-captures/{model}/")),
+            self._on.use_key("GenerateDataKey"),
+            allow(network, "*", here),  # the interfaces are not there yet
         ]
-
-    def _write_logs(self, group: str) -> dict[str, Any]:
-        return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self._log_group(group))
-
-    def _log_group(self, group: str) -> pulumi.Output[str]:
-        return self._arn("logs", f"log-group:{group}:*")
-
-    def _arn(self, service: str, resource: str) -> pulumi.Output[str]:
-        return pulumi.Output.concat(
-            f"arn:aws:{service}:{self._args.region}:", self._args.storage.account_id, f":{resource}"
-        )
-
-
-def _objects(bucket: aws.s3.Bucket) -> pulumi.Output[str]:
-    return pulumi.Output.concat(bucket.arn, "/*")

@@ -7,7 +7,8 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.naming import Naming
-from infra.settings import NetworkSettings
+from infra.regions import endpoint_service
+from infra.settings.network import NetworkSettings
 
 ANYWHERE = "0.0.0.0/0"
 
@@ -68,6 +69,8 @@ class Network(pulumi.ComponentResource):
     """
 
     vpc_id: pulumi.Output[str]
+    cidr: IPv4Network | None
+    """The range of the VPC, if it is one of our own."""
     private_subnet_ids: list[pulumi.Output[str]]
 
     def __init__(
@@ -76,6 +79,7 @@ class Network(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Network", name, None, opts)
         self._naming, self._args = naming, args
         self._child = pulumi.ResourceOptions(parent=self)
+        self.cidr = args.settings.cidr
         if existing := args.settings.existing:
             self.vpc_id = pulumi.Output.from_input(existing.vpc_id)
             self.private_subnet_ids = [pulumi.Output.from_input(subnet) for subnet in existing.private_subnet_ids]
@@ -105,7 +109,7 @@ class Network(pulumi.ComponentResource):
         aws.ec2.VpcEndpoint(
             naming("s3"),
             vpc_id=self._vpc.id,
-            service_name=f"com.amazonaws.{self._args.region}.s3",
+            service_name=endpoint_service("s3", self._args.region),
             vpc_endpoint_type="Gateway",
             route_table_ids=[table.id for table in tables],
             tags={"Name": naming("s3")},
@@ -146,7 +150,7 @@ class Network(pulumi.ComponentResource):
             aws.ec2.VpcEndpoint(
                 name,
                 vpc_id=self._vpc.id,
-                service_name=f"com.amazonaws.{self._args.region}.{service}",
+                service_name=endpoint_service(service, self._args.region),
                 vpc_endpoint_type="Interface",
                 private_dns_enabled=True,
                 subnet_ids=self.private_subnet_ids,

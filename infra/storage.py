@@ -9,9 +9,14 @@ import pulumi_aws as aws
 from infra.buckets import secure
 from infra.naming import Naming
 from infra.policies import allow, deny, document
-from infra.settings import StorageSettings
+from infra.regions import arn, host
+from infra.settings.data import StorageSettings
 
 LAKE = ("raw", "curated", "artifacts", "queries")
+
+BALANCERS = "balancers"
+"""Prefix of the load balancers' access logs in the logs bucket."""
+BALANCER_LOGS = "logdelivery.elasticloadbalancing.amazonaws.com"
 
 QUERY_DAYS = 7
 """How long Athena's results are kept: they can be had again."""
@@ -69,14 +74,12 @@ class Storage(pulumi.ComponentResource):
             self._naming("lake"), name=f"alias/{self._naming('lake')}", target_key_id=key.key_id, opts=self._child
         )
         # The key's own ARN tells the account, which a program that looks nothing up cannot know otherwise.
-        self.account_id = key.arn.apply(lambda arn: arn.split(":")[4])
-        root = pulumi.Output.concat("arn:aws:iam::", self.account_id, ":root")
-        groups = pulumi.Output.concat(
-            f"arn:aws:logs:{self._args.region}:", self.account_id, f":log-group:{self._naming.path('')}*"
-        )
-        self._trails = pulumi.Output.concat(
-            f"arn:aws:cloudtrail:{self._args.region}:", self.account_id, f":trail/{self._naming('')}*"
-        )
+        self.account_id = key.arn.apply(lambda key: key.split(":")[4])
+        region = self._args.region
+        root = arn("iam", region, self.account_id, "root", everywhere=True)
+        groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
+        alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
+        self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
@@ -87,7 +90,7 @@ class Storage(pulumi.ComponentResource):
                 allow(
                     ["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*", "kms:DescribeKey"],
                     "*",
-                    principal={"Service": f"logs.{self._args.region}.amazonaws.com"},
+                    principal={"Service": host("logs", region)},
                     condition={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}},
                     sid="LogGroups",
                 ),
@@ -98,10 +101,18 @@ class Storage(pulumi.ComponentResource):
                     condition={"ArnLike": {"aws:SourceArn": self._trails}},
                     sid="Trails",
                 ),
+                # An alarm that may not use the key cannot publish to an encrypted topic, and says so nowhere.
+                allow(
+                    ["kms:Decrypt", "kms:GenerateDataKey*"],
+                    "*",
+                    principal={"Service": "cloudwatch.amazonaws.com"},
+                    condition={"ArnLike": {"aws:SourceArn": alarms}},
+                    sid="Alarms",
+                ),
             ),
             opts=self._child,
         )
-        self.key_arn = pulumi.Output.all(key.arn, policy.id).apply(lambda values: str(values[0]))
+        self.key_arn = pulumi.Output.all(key.arn, policy.urn).apply(lambda values: str(values[0]))
         return key
 
     def _bucket(self, what: str) -> aws.s3.Bucket:
@@ -141,19 +152,22 @@ class Storage(pulumi.ComponentResource):
     def _allow_log_delivery(self, logs: aws.s3.Bucket) -> pulumi.Output[str]:
         ours = {"StringEquals": {"aws:SourceAccount": self.account_id}}
         objects = pulumi.Output.concat(logs.arn, "/*")
+        of_balancers = pulumi.Output.concat(logs.arn, f"/{BALANCERS}/AWSLogs/", self.account_id, "/*")
         our_trails = {"ArnLike": {"aws:SourceArn": self._trails}}
         access, flow = {"Service": "logging.s3.amazonaws.com"}, {"Service": "delivery.logs.amazonaws.com"}
-        trail = {"Service": "cloudtrail.amazonaws.com"}
+        trail, balancers = {"Service": "cloudtrail.amazonaws.com"}, {"Service": BALANCER_LOGS}
         policy = self._bucket_policy(
             "logs",
             *_tls_only(logs),
             allow(["s3:PutObject"], objects, ours, access, sid="AccessLogs"),
             allow(["s3:PutObject"], objects, ours, flow, sid="FlowLogs"),
             allow(["s3:GetBucketAcl"], logs.arn, ours, flow, sid="FlowLogsCheck"),
+            # Load balancers say no account; the path they write to holds them to ours.
+            allow(["s3:PutObject"], of_balancers, principal=balancers, sid="BalancerLogs"),
             allow(["s3:PutObject"], objects, our_trails, trail, sid="Trail"),
             allow(["s3:GetBucketAcl"], logs.arn, our_trails, trail, sid="TrailCheck"),
         )
-        return pulumi.Output.all(logs.arn, policy.id).apply(lambda values: str(values[0]))
+        return pulumi.Output.all(logs.arn, policy.urn).apply(lambda values: str(values[0]))
 
     def _log_access(self, what: str) -> None:
         target = pulumi.Output.all(self.buckets["logs"].id, self.log_delivery_arn).apply(lambda values: str(values[0]))

@@ -5,12 +5,16 @@ import pulumi
 from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
 from infra.catalog import Catalog, CatalogArgs
+from infra.checks import check
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
+from infra.foundation import Foundation
 from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
+from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
+from infra.notifications import Notifications, NotificationsArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
@@ -18,38 +22,48 @@ from infra.tracking import Tracking, TrackingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
+check(settings, models)
 naming = Naming.of(settings, models)
 tag_everything(naming)
 
 storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
 network = Network("network", NetworkArgs(settings.network, settings.region, storage.log_delivery_arn), naming)
+images = ["inference", "training"] + ["mlflow"] * bool(settings.data.mlflow and settings.data.mlflow.ecs)
 registry = Registry(
     "registry",
-    RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
+    RegistryArgs(images, list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
     naming,
 )
-boundary = settings.permissions_boundary or None
-identity = Identity("identity", IdentityArgs(storage, registry, settings.region, boundary), naming)
+foundation = Foundation(
+    naming,
+    settings.region,
+    storage,
+    network,
+    registry,
+    settings.audit.log_retention_days,
+    settings.protect,
+    settings.permissions_boundary or None,
+)
+identity = Identity("identity", IdentityArgs(models), foundation)
+notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+database, tracking = None, None
 if settings.data.aurora:
-    Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
-if settings.data.mlflow:
-    Tracking(
-        "tracking", TrackingArgs(settings.data.mlflow, storage, settings.region, boundary, settings.protect), naming
+    database = Database(
+        "database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming
     )
+if settings.data.mlflow and settings.data.mlflow.ecs:
+    assert database, "the settings refuse MLflow on ECS without a database"
+    tracking = Mlflow("mlflow", MlflowArgs(settings.data.mlflow.size, settings.data.mlflow.ecs, database), foundation)
+elif settings.data.mlflow:
+    tracking = Tracking("tracking", TrackingArgs(settings.data.mlflow.size), foundation)
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
 inference = Inference(
     "inference",
-    InferenceArgs(
-        settings.inference,
-        models,
-        identity.inference,
-        registry.repositories["inference"].repository_url,
-        storage.key_arn,
-    ),
-    naming,
+    InferenceArgs(settings.inference, settings.alerts, models, identity.inference, notifications.topic_arn),
+    foundation,
 )
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
@@ -58,6 +72,7 @@ pulumi.export("region", settings.region)
 pulumi.export("buckets", {what: bucket.bucket for what, bucket in storage.buckets.items()})
 pulumi.export("key_arn", storage.key_arn)
 pulumi.export("training_role", identity.training.arn)
+pulumi.export("tracking_uri", tracking.uri if tracking else "")
 pulumi.export("images", {image: repository.repository_url for image, repository in registry.repositories.items()})
 pulumi.export(
     "models",

@@ -2,7 +2,7 @@
 
 import json
 
-from infra.guardrails import compute, identity, network, storage
+from infra.guardrails import compute, identity, network, storage, workflows
 from infra.guardrails.rule import Resource
 
 
@@ -160,6 +160,28 @@ TABLE = {
     "logs-expire": of(compute.LOG_GROUP, {}, {"retentionInDays": 30}),
     "logs-encrypted": of(compute.LOG_GROUP, {}, {"kmsKeyId": ARN}),
     "tagged": of("aws:ec2/vpc:Vpc", {"tags": {"Project": "mlp"}}, {"tags": TAGS}),
+    "function-size": of(compute.FUNCTION, {"memorySize": 64}, {"memorySize": 1024, "timeout": 10}),
+    "fargate-size": of(
+        compute.TASK,
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "1024"},
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "2048"},
+    ),
+    "task-not-privileged": of(
+        compute.TASK,
+        {"containerDefinitions": json.dumps([{"name": "app", "image": "repo/app:1", "privileged": True}])},
+        {"containerDefinitions": json.dumps([{"image": "app@sha256:" + "a" * 64, "readonlyRootFilesystem": True}])},
+    ),
+    "launched-tagged": of(
+        compute.TEMPLATE,
+        {"tagSpecifications": [{"resourceType": "instance", "tags": TAGS}]},
+        {"tagSpecifications": [{"resourceType": kind, "tags": TAGS} for kind in ("instance", "volume")]},
+    ),
+    "state-machine-valid": of(
+        workflows.MACHINE,
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}}})},
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "End": True}}})},
+    ),
+    "state-machine-logged": of(workflows.MACHINE, {}, {"loggingConfiguration": {"level": "ALL"}}),
     "pod-not-privileged": (pod(privileged=True), pod(privileged=False)),
     "pod-not-on-host": (pod(host=True), pod()),
     "pod-image-pinned": (pod("repo/app:latest"), pod()),

@@ -44,13 +44,14 @@ def test_no_managed_policy_is_attached(build):
     assert not any(role.inputs.get("managedPolicyArns") for role in deployment.of_type("aws:iam/role:Role"))
 
 
-def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs(policies):
+def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs_and_captures(policies):
     grants = granted(policies["acme-test-inference-digits"])
     assert ("s3:GetObject", "arn:aws:s3:::acme-test-artifacts/digits/*") in grants
     assert {action for action, _ in grants} == {
         "s3:GetObject",
         "kms:Decrypt",
         "ssm:GetParameter",
+        "firehose:PutRecordBatch",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
     }
@@ -89,6 +90,8 @@ OURS = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
         ("pipeline", "states.amazonaws.com", OURS),
         ("monitor", "lambda.amazonaws.com", None),  # Lambda does not say for whom it acts
         ("inference-digits", "lambda.amazonaws.com", None),
+        ("deploy-digits", "codedeploy.amazonaws.com", OURS),
+        ("capture-digits", "firehose.amazonaws.com", None),
     ],
 )
 def test_a_role_is_taken_on_by_its_service_only(build, role, service, condition):
@@ -110,7 +113,7 @@ def test_the_monitor_writes_metrics_of_its_own_namespace_only(policies):
 
 def test_every_role_has_the_boundary_that_the_company_demands(build):
     boundary = "arn:aws:iam::123456789012:policy/boundary"
-    bounded = build(permissions_boundary=boundary, data={"mlflow": "Small"}).of_type("aws:iam/role:Role")
-    assert len(bounded) == 4 + len(model_names())
+    bounded = build(permissions_boundary=boundary, data={"mlflow": {}}).of_type("aws:iam/role:Role")
+    assert len(bounded) == 6 + len(model_names())
     assert all(role.inputs["permissionsBoundary"] == boundary for role in bounded)
     assert not any("permissionsBoundary" in role.inputs for role in build().of_type("aws:iam/role:Role"))

@@ -62,19 +62,23 @@ def test_every_route_authenticates_its_caller(build):
     routes = build().of_type("aws:apigatewayv2/route:Route")
     paths = [f"ANY /v2/models/{model}{rest}" for model in model_names() for rest in ("", "/{proxy+}")]
     assert sorted(route.inputs["routeKey"] for route in routes) == sorted(paths)
-    assert all(route.inputs["authorizationType"] == "AWS_IAM" for route in routes)
+    assert all(route.inputs["authorizationType"] == "JWT" for route in routes)
 
 
 def test_the_stage_throttles_and_logs(build):
     deployment = build(inference={"throttling": {"rate": 5, "burst": 7}})
     (stage,) = deployment.of_type("aws:apigatewayv2/stage:Stage")
-    assert stage.inputs["defaultRouteSettings"] == {"throttlingRateLimit": 5, "throttlingBurstLimit": 7}
+    assert stage.inputs["defaultRouteSettings"] == {
+        "throttlingRateLimit": 5,
+        "throttlingBurstLimit": 7,
+        "detailedMetricsEnabled": True,
+    }
     assert json.loads(stage.inputs["accessLogSettings"]["format"])["status"] == "$context.status"
 
 
 def test_logs_are_encrypted_and_do_not_stay_for_ever(build):
     groups = build().of_type("aws:cloudwatch/logGroup:LogGroup")
-    models = {f"/acme/test/inference/{model}" for model in model_names()}
+    models = {f"/acme/test/{kind}/{model}" for kind in ("capture", "inference") for model in model_names()}
     assert {group.inputs["name"] for group in groups} == {"/acme/test/api/inference", *models}
     for group in groups:
         assert group.inputs["retentionInDays"] == 14

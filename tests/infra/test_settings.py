@@ -7,8 +7,8 @@ import pytest
 from contract.errors import PlatformError
 from contract.manifest import model_names
 from embedded.project import environments, read_config
-from infra.settings import NetworkSettings
-from tests.infra.conftest import PROD
+from infra.settings.network import NetworkSettings
+from tests.infra.conftest import MLFLOW_ON_ECS, PROD
 
 LONGEST = max(map(len, model_names()))
 
@@ -50,7 +50,12 @@ LONGEST = max(map(len, model_names()))
         ("network", {"endpoints": ["s4"]}, "ml-platform:network.endpoints.0: input should be 'ecr', 'kms', 'logs'"),
         ("network", {"zones": ["a", "f"]}, "ml-platform:network.zones: eu-west-1 has no zone f; its zones are a, b, c"),
         ("data", {"aurora": {"min_acu": 4, "max_acu": 2}}, "min_acu 4.0 is greater than max_acu 2.0"),
-        ("data", {"mlflow": "Tiny"}, "ml-platform:data.mlflow: input should be 'Small', 'Medium' or 'Large'"),
+        (
+            "data",
+            {"mlflow": {"size": "Tiny"}},
+            "ml-platform:data.mlflow.size: input should be",
+        ),
+        ("data", {"mlflow": MLFLOW_ON_ECS["mlflow"]}, "ml-platform:data.mlflow.ecs: it keeps its runs in PostgreSQL"),
         ("budget", {"emails": ["nobody"]}, "ml-platform:budget.emails.0"),
         ("version", 2, "ml-platform:version is 2, but this checkout reads version 1"),
         (
@@ -66,10 +71,10 @@ LONGEST = max(map(len, model_names()))
             f"which is {20 + LONGEST} character(s) longer than IAM takes; allowed here are {40 - LONGEST}",
         ),
         ("permissions_boundary", "boundary", "ml-platform:permissions_boundary"),
-        ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region of AWS"),
+        ("region", "eu-west-9", "aws:region 'eu-west-9' is not a region that botocore knows"),
         ("storage", {"noncurrent_days": 0}, "greater than or equal to 1, but it is 0"),
         ("inference", {"image_digest": "latest"}, "ml-platform:inference.image_digest"),
-        ("inference", {"log_retention_days": 15}, "input should be 1, 3, 5, 7, 14"),
+        ("audit", {"log_retention_days": 15}, "input should be 1, 3, 5, 7, 14"),
         ("inference", {"max_body_mb": 7}, "less than or equal to 6"),
         ("inference", {"throttling": {"rat": 1}}, "ml-platform:inference.throttling: unknown key 'rat'"),
     ],
@@ -94,7 +99,7 @@ def test_a_mistake_names_file_key_and_what_is_allowed(preview, section, change, 
             {"aurora": {"backup_days": 1}},
             "ml-platform:data.aurora.backup_days: prod needs at least 7, but it is 1",
         ),
-        ("inference", {"log_retention_days": 1}, "ml-platform:inference.log_retention_days: prod needs at least 90"),
+        ("audit", {"log_retention_days": 1}, "ml-platform:audit.log_retention_days: prod needs at least 90"),
     ],
 )
 def test_production_may_not_ask_for_what_only_dev_may_have(preview, section, change, said):

@@ -1,0 +1,10 @@
+"""How each Pulumi resource type maps to AWS operations: one row of data a type, as far as that goes.
+
+A row's parameters fit by name (see `embedded/calls.py`); what is written out here is only what does not.
+"""
+
+from embedded.resources import data, identity, inference, network, operations, registry, serving, storage
+from embedded.resources.row import Row
+
+AREAS = (network, storage, data, operations, registry, identity, inference, serving)
+ROWS: dict[str, Row] = {type_: row for area in AREAS for type_, row in area.ROWS.items()}
