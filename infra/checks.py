@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from contract.errors import PlatformError
-from contract.manifest import EcsServing, Manifest, SagemakerServing
+from contract.manifest import Manifest
+from contract.serving import EcsServing, SagemakerServing
 from infra.network import plan_subnets
 from infra.settings import Settings
 from infra.sizes import fargate_mistake

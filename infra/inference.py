@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import EcsServing, LambdaServing, Manifest
+from contract.manifest import Manifest
 from contract.metrics import namespace
 from contract.service import LiveVersions, ServiceSettings
+from contract.serving import EcsServing, LambdaServing
 from infra.alarms import Alarms, AlarmsArgs
 from infra.api import Api, ApiArgs
 from infra.balancer import Balancer, BalancerArgs

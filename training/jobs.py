@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.errors import PlatformError
-from contract.manifest import Compute
 from contract.outputs import BatchOutputs, InstanceOutputs, LimitOutputs, Outputs, TrainingOutputs
+from contract.training import Compute
 
 BACKENDS = ("sagemaker", "batch", "eks")
 CHECKPOINTS = "/opt/ml/checkpoints"

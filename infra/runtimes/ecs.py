@@ -6,7 +6,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import EcsServing
+from contract.serving import EcsServing
 from infra.alarms import Metric, Signals
 from infra.balancer import Balancer
 from infra.foundation import Foundation

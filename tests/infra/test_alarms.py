@@ -59,7 +59,7 @@ def test_captures_that_wait_too_long_are_an_alarm(build):
 
 def test_one_trouble_is_one_mail(build):
     deployment = build(alerts={"emails": ["a@example.com", "b@example.com"]})
-    (composite,) = deployment.of_type("aws:cloudwatch/compositeAlarm:CompositeAlarm")
+    composite = only(deployment, "aws:cloudwatch/compositeAlarm:CompositeAlarm", "digits")
     assert composite.inputs["alarmRule"] == " OR ".join(
         f'ALARM("acme-test-digits-{what}")' for what in ("errors", "latency", "capture-lag")
     )

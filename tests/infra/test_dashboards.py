@@ -13,6 +13,7 @@ from botocore.validate import ParamValidator
 from typer.testing import CliRunner
 
 from cli.main import app
+from contract.manifest import model_names
 from contract.metrics import CLOUDWATCH, EMBEDDED
 from infra.dashboards.cloudwatch import body
 from infra.dashboards.grafana import dashboards
@@ -253,10 +254,10 @@ def test_the_command_writes_every_dashboard(tmp_path):
     files = [Path(file) for file in json.loads(done.output)["files"]]
     assert {file.relative_to(tmp_path).as_posix() for file in files} == {
         "grafana/overview.json",
-        "grafana/model-digits.json",
+        *(f"grafana/model-{model}.json" for model in model_names()),
+        *(f"cloudwatch/{model}.json" for model in model_names()),
         "grafana/gpu.json",
         "grafana/cost.json",
-        "cloudwatch/digits.json",
     }
     assert errors("dashboard", json.loads((tmp_path / "grafana" / "overview.json").read_text())) == []
     assert json.loads((tmp_path / "grafana" / "gpu.json").read_text())["uid"] == "mlp-prod-gpu"
