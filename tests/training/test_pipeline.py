@@ -124,9 +124,7 @@ def test_a_rejection_is_not_undone_and_new_data_make_a_new_version(run, outputs,
     assert live(outputs).versions[0].version == 2
 
 
-def test_a_failing_step_leaves_what_came_before_and_the_next_run_goes_on_there(
-    run, outputs, tmp_path, monkeypatch
-):
+def test_a_failing_step_leaves_what_came_before_and_the_next_run_goes_on_there(run, outputs, tmp_path, monkeypatch):
     def no_room(_):
         raise OSError(28, "No space left on device")
 
