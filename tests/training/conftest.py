@@ -12,29 +12,37 @@ from tests.training import postgres
 from training.steps import Context
 
 
-@pytest.fixture
-def outputs(emulated_aws) -> Outputs:
-    buckets = {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "queries", "logs")}
-    for bucket in buckets.values():
-        boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    models = {}
-    for name in model_names():
-        boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=f"test-{name}")
-        live = f"/test/models/{name}"
-        boto3.client("ssm").put_parameter(Name=live, Value=LiveVersions().model_dump_json(), Type="String")
-        models[name] = {"package_group": f"test-{name}", "live_parameter": live, "endpoint": "https://api"}
+@pytest.fixture(scope="session")
+def outputs_document() -> Outputs:
+    """What the stack of an environment tells; none of it need be there."""
+    names = {
+        name: {"package_group": f"test-{name}", "live_parameter": f"/test/models/{name}", "endpoint": "https://api"}
+        for name in model_names()
+    }
     return Outputs.model_validate(
         {
             "environment": "test",
             "region": REGION,
-            "buckets": buckets,
+            "buckets": {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "queries", "logs")},
             "key_arn": "arn:aws:kms:eu-west-1:123456789012:key/1",
             "training_role": "arn:aws:iam::123456789012:role/training",
             "images": {"inference": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/test/inference"},
-            "models": models,
-            "service": ServiceSettings(models=tuple(models), live_parameters="/test/models").environment(),
+            "models": names,
+            "service": ServiceSettings(models=tuple(names), live_parameters="/test/models").environment(),
         }
     )
+
+
+@pytest.fixture
+def outputs(emulated_aws, outputs_document) -> Outputs:
+    """An environment whose buckets, package groups and parameters are there, and empty."""
+    for bucket in outputs_document.buckets.model_dump().values():
+        boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    for names in outputs_document.models.values():
+        boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=names.package_group)
+        value = LiveVersions().model_dump_json()
+        boto3.client("ssm").put_parameter(Name=names.live_parameter, Value=value, Type="String")
+    return outputs_document
 
 
 @pytest.fixture(scope="session")
