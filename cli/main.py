@@ -7,7 +7,23 @@ from typing import NoReturn
 
 import typer
 
-from cli import bootstrap, cost, doctor, down, logs, new, predict, preview, release, run, status, train, up
+from cli import (
+    bootstrap,
+    cost,
+    doctor,
+    down,
+    logs,
+    models,
+    new,
+    predict,
+    preview,
+    profile,
+    release,
+    run,
+    status,
+    train,
+    up,
+)
 from contract.errors import PlatformError
 
 app = typer.Typer(
@@ -21,6 +37,8 @@ app = typer.Typer(
 )
 for module in (up, status, predict, logs, train, run, new, preview, cost, bootstrap, doctor, release, down):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+for group in (models.models, profile.profile):
+    app.add_typer(group)
 
 
 def main() -> None:

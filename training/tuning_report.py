@@ -1,5 +1,6 @@
 """The report of a tuning: the trials, what each setting does to the loss, and what to put into the manifest."""
 
+import math
 from pathlib import Path
 
 from contract.manifest import Manifest
@@ -21,7 +22,7 @@ def write(path: Path, manifest: Manifest, trials: list[Trial], best: Trial, sect
         section: what to put into the manifest.
     """
     failed = [trial for trial in trials if trial.failed]
-    ranked = sorted((trial for trial in trials if trial.loss is not None), key=lambda trial: trial.loss or 0.0)
+    ranked = sorted((trial for trial in trials if trial.loss is not None), key=_loss)
     names = list(manifest.tune.space) if manifest.tune else []
     columns = ["trial", "loss", manifest.quality, *names, "epochs", "seconds"]
     lead = f"{len(trials)} trials, {len(failed)} of them failed; the loss is that on the validation part."
@@ -59,6 +60,10 @@ def _row(trial: Trial, names: list[str]) -> list[object]:
     return [_name(trial), trial.loss, trial.quality, *settings, trial.epochs, trial.seconds]
 
 
+def _loss(trial: Trial) -> float:
+    return math.nan if trial.loss is None else trial.loss
+
+
 def _name(trial: Trial) -> str:
     return f"{trial.segment}-{trial.number}" if trial.number else "as it is"
 
@@ -68,7 +73,7 @@ def _progress(trials: list[Trial]) -> Plot:
     axes = drawn.subplots()
     for index in sorted({trial.segment for trial in trials}):
         mine = [trial for trial in trials if trial.segment == index and trial.number and trial.loss is not None]
-        axes.plot([trial.number for trial in mine], [trial.loss for trial in mine], "o-", label=f"segment {index}")
+        axes.plot([trial.number for trial in mine], [_loss(trial) for trial in mine], "o-", label=f"segment {index}")
     if trials[0].loss is not None:
         axes.axhline(trials[0].loss, linestyle="--", color="grey")
     axes.set(xlabel="trial", ylabel="validation loss")
@@ -84,7 +89,7 @@ def _of_setting(trials: list[Trial], name: str, manifest: Manifest) -> Plot:
     assert manifest.tune
     among = manifest.tune.space[name]
     values = [trial.settings[name] for trial in done]
-    axes.plot([str(value) for value in values] if among.choices else values, [trial.loss for trial in done], "o")
+    axes.plot([str(value) for value in values] if among.choices else values, [_loss(trial) for trial in done], "o")
     if among.log:
         axes.set_xscale("log")
     axes.set(xlabel=name, ylabel="validation loss")
