@@ -1,47 +1,19 @@
 """An environment in the emulated AWS, as the stack would have made it, and data and manifests to work on."""
 
-import boto3
 import pytest
 
 from contract.data import Data
-from contract.manifest import load_manifest, model_names
+from contract.manifest import load_manifest
 from contract.outputs import Outputs
-from contract.service import LiveVersions, ServiceSettings
-from tests.conftest import REGION
 from tests.training import postgres
+from tests.training.environment import environment_of
 from training.steps import Context
-
-
-@pytest.fixture(scope="session")
-def outputs_document() -> Outputs:
-    """What the stack of an environment tells; none of it need be there."""
-    names = {
-        name: {"package_group": f"test-{name}", "live_parameter": f"/test/models/{name}", "endpoint": "https://api"}
-        for name in model_names()
-    }
-    return Outputs.model_validate(
-        {
-            "environment": "test",
-            "region": REGION,
-            "buckets": {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "queries", "logs")},
-            "key_arn": "arn:aws:kms:eu-west-1:123456789012:key/1",
-            "training_role": "arn:aws:iam::123456789012:role/training",
-            "images": {"inference": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/test/inference"},
-            "models": names,
-            "service": ServiceSettings(models=tuple(names), live_parameters="/test/models").environment(),
-        }
-    )
 
 
 @pytest.fixture
 def outputs(emulated_aws, outputs_document) -> Outputs:
     """An environment whose buckets, package groups and parameters are there, and empty."""
-    for bucket in outputs_document.buckets.model_dump().values():
-        boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    for names in outputs_document.models.values():
-        boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=names.package_group)
-        value = LiveVersions().model_dump_json()
-        boto3.client("ssm").put_parameter(Name=names.live_parameter, Value=value, Type="String")
+    environment_of(outputs_document)
     return outputs_document
 
 
