@@ -20,8 +20,6 @@ NAME_PATTERN = re.compile(r"^[a-z][a-z0-9]{0,30}$")
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 
 
-
-
 class Manifest(Strict):
     """A model as its folder describes it."""
 

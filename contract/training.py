@@ -83,8 +83,8 @@ class Tune(Strict):
 class Optimise(Strict):
     """Which smaller variants of the trained network are made; the smallest that is good enough is the model."""
 
-    int8: Literal["static", "dynamic", "off"] = Field(
-        default="static", description="static: convolutions and layers, by ranges seen on training rows"
+    int8: bool = Field(
+        default=True, description="8-bit integers in convolutions and layers, scaled by what training rows show"
     )
     student: dict[str, Argument] = Field(
         default={}, description="arguments of `network` for a smaller one that learns from the first; none: no student"

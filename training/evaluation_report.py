@@ -182,7 +182,10 @@ def _worst(answers: Answers, test: Rows, manifest: Manifest) -> Section:
     else:
         outlier = np.zeros(len(test)) if test.targets is None else test.targets
         ranks = np.argsort(np.argsort(answers["score"])) / max(1, len(test) - 1)
-        badness, names = abs(outlier - ranks), ("outlier", "score", "share of rows with a lower score")
+        badness, names = (
+            np.asarray(abs(outlier - ranks), np.float32),
+            ("outlier", "score", "share of rows with a lower score"),
+        )
         rest = [[bool(outlier[r]), float(answers["score"][r]), float(ranks[r])] for r in range(len(test))]
     worst = [int(row) for row in np.argsort(-badness, kind="stable")[:WORST]]
     wide = manifest.data.columns[:8]

@@ -144,7 +144,7 @@ class _Loop:
             self.optimizer, settings.learning_rate, settings.epochs * self.steps
         )
         self.mixed, kind = _precision(settings, workers.device)
-        self.scaler = torch.amp.GradScaler(workers.device.type, enabled=kind is torch.float16)  # type: ignore[attr-defined]
+        self.scaler = torch.amp.GradScaler(workers.device.type, enabled=kind is torch.float16)
         self.losses = torch.zeros(self.steps, device=workers.device)
         self.rates = [0.0] * self.steps
         self.epoch = self.step = 0
@@ -193,7 +193,7 @@ class _Loop:
             loss = self.loss(self.model(features), rows)
         with span("backward"):
             self.optimizer.zero_grad()
-            self.scaler.scale(loss).backward()
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         with span("optimizer"):
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.settings.clip_norm)

@@ -65,7 +65,7 @@ def true_probability(answers: Answers, rows: Rows) -> NDArray[np.float32]:
     """What a classifier gave each row's true label; shape [N]."""
     probabilities: NDArray[np.float32] = answers["probabilities"]
     assert rows.targets is not None
-    return probabilities[np.arange(len(rows)), rows.targets]
+    return np.asarray(probabilities[np.arange(len(rows)), rows.targets])
 
 
 def reliability(

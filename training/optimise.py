@@ -88,8 +88,8 @@ def make(manifest: Manifest, trained: Path, folder: Path, rows: Rows, held_out: 
         report(f"variant {name}")
         export(make_network(), manifest.task, rows.features[:2], folder / name)
         names.append(name)
-        if settings.int8 != "off":
-            quantise(folder / name, folder / f"{name}-int8", settings.int8, rows.features[sample])
+        if settings.int8:
+            quantise(folder / name, folder / f"{name}-int8", rows.features[sample])
             names.append(f"{name}-int8")
     return names
 

@@ -1,14 +1,13 @@
-"""Quantise: an ONNX file whose weights, and where it was calibrated also activations, are 8-bit integers."""
+"""Quantise: an ONNX file whose weights and activations are 8-bit integers."""
 
 import logging
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from contract.service import INPUT, MODEL_FILE
@@ -17,7 +16,7 @@ LAYERS = ["MatMul", "Gemm"]
 CALIBRATED, BATCH = 512, 64
 
 
-class _Rows(CalibrationDataReader):
+class _Rows(CalibrationDataReader):  # type: ignore[misc]  # the library has no types
     def __init__(self, rows: NDArray[np.float32]) -> None:
         self._batches = iter(np.array_split(rows, -(-len(rows) // BATCH)))
 
@@ -27,14 +26,15 @@ class _Rows(CalibrationDataReader):
         return None if batch is None else {INPUT: batch}
 
 
-def quantise(source: Path, folder: Path, how: Literal["static", "dynamic"], rows: NDArray[np.float32]) -> None:
-    """Write the model of one directory into another, with 8-bit integers.
+def quantise(source: Path, folder: Path, rows: NDArray[np.float32]) -> None:
+    """Write the model of one directory into another, with convolutions and layers in 8-bit integers.
+
+    The ranges of the activations are those that the rows show. To find them in each request (dynamic quantisation)
+    would make the answer to a row depend on the rows that come with it.
 
     Args:
         source: holds `model.onnx`.
         folder: where the new one goes.
-        how: static: weights and activations of convolutions and layers, with the ranges that the rows show; dynamic:
-            weights of layers, with ranges found at each request.
         rows: to calibrate with, of the train part; shape [N, columns].
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,6 @@ def quantise(source: Path, folder: Path, how: Literal["static", "dynamic"], rows
         model = onnx.load(prepared)
         del model.graph.value_info[:]  # shapes from before layers were fused
         onnx.save(model, prepared)
-        if how == "dynamic":
-            quantize_dynamic(prepared, folder / MODEL_FILE, LAYERS, weight_type=QuantType.QInt8, reduce_range=True)
-            return
         quantize_static(
             prepared,
             folder / MODEL_FILE,
