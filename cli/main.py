@@ -14,9 +14,11 @@ from cli import (
     doctor,
     down,
     logs,
+    models,
     new,
     predict,
     preview,
+    profile,
     release,
     run,
     status,
@@ -39,6 +41,8 @@ LAPTOP = (up, status, predict, logs, train, run, new, down)
 CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, release)
 for module in LAPTOP + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
+for group in (models.models, profile.profile):
+    app.add_typer(group)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import pytest
 from embedded.local import aws_environment
 from embedded.processes import Process, Processes
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.postgres", "tests.training.environment"]
 
 REGION = "eu-west-1"
 

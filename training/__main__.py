@@ -8,7 +8,9 @@ keeps on S3. A SageMaker training job is told in SageMaker's own way instead; se
 
     torchrun --nproc-per-node 2 --max-restarts 3 -m training train digits
 
-all processes train together.
+all processes train together. A segment of a tuning is run by the children of a Batch array, or by
+
+    python -m training tune digits 3
 """
 
 import os
@@ -21,9 +23,11 @@ from contract.errors import PlatformError
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
 from contract.strict import parse, read_yaml
-from training.steps import STEPS, Context, run_step
+from training.steps import STEPS, Context, is_current, run_step
 
 WORK = "/opt/ml/processing/work"
+ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
+USAGE = f"usage: python -m training STEP MODEL [SEGMENT of tune]\nsteps: {', '.join(STEPS)}"
 STOPPED = 143
 """Exit status of a process that SIGTERM has stopped, as a shell has it."""
 
@@ -37,10 +41,12 @@ def main() -> None:
 
         job.main(*sys.argv[2:])
         return
-    if len(sys.argv) != 3:
-        print(f"usage: python -m training STEP MODEL\nsteps: {', '.join(STEPS)}", file=sys.stderr)
+    step, model, *segment = sys.argv[1:] if len(sys.argv) > 2 else ("", "")
+    if not step or (segment and (step != "tune" or len(segment) > 1 or not segment[0].isdecimal())):
+        print(USAGE, file=sys.stderr)
         sys.exit(2)
-    step, model = sys.argv[1:]
+    if step == "tune" and not segment and ARRAY_INDEX in os.environ:
+        segment = [os.environ[ARRAY_INDEX]]
     try:
         context = Context(
             load_manifest(model),
@@ -50,6 +56,8 @@ def main() -> None:
         )
         if step == "train" and int(os.environ.get("RANK", "0")):
             follow(context)
+        elif segment:
+            tune_segment(context, int(segment[0]))
         else:
             run_step(step, context)
     except (PlatformError, OSError) as error:
@@ -68,6 +76,21 @@ def follow(context: Context) -> None:
     from training import job, train
 
     job.run(train.of(context), lambda _: None)
+
+
+def tune_segment(context: Context, index: int) -> None:
+    """Run one segment of a tuning, and nothing else; whoever runs the step `tune` gathers it."""
+    from training import tune
+
+    if not is_current("split", context):
+        model = context.manifest.name
+        raise PlatformError(
+            f"a segment of the tuning of {model} needs the results of split in {context.work}; "
+            f"run the steps ingest, validate, explore and split first, as in `python -m training split {model}`"
+        )
+    trials = tune.segment(context, index)
+    failed = sum(bool(trial.failed) for trial in trials)
+    context.report(f"segment {index}: {len(trials)} trials, {failed} of them failed")
 
 
 def outputs(environment: Mapping[str, str]) -> Outputs:

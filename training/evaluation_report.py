@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -173,7 +173,7 @@ def _calibration(answers: Answers, test: Rows, manifest: Manifest) -> Section | 
 
 def _worst(answers: Answers, test: Rows, manifest: Manifest) -> Section:
     if manifest.task == "classification":
-        badness: NDArray[np.float32] = -true_probability(answers, test)
+        badness: NDArray[Any] = -true_probability(answers, test)
         told, names = answers["label"], ("truth", "answer", "probability of the truth")
         rest = [[test.targets[row], told[row], float(-badness[row])] for row in range(len(test))]  # type: ignore[index]
     elif manifest.task == "regression":

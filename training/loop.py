@@ -45,6 +45,10 @@ class Stopped(KeyboardInterrupt):
     """The training was asked to stop; if it has checkpoints, what it has done is in one."""
 
 
+class DivergedError(PlatformError):
+    """The loss is not a number any more."""
+
+
 def _never() -> bool:
     return False
 
@@ -97,7 +101,8 @@ def fit(
         What each epoch came to, those before the checkpoint too.
 
     Raises:
-        PlatformError: if the loss is not a number any more, or a checkpoint cannot be written or is of something else.
+        DivergedError: if the loss is not a number any more.
+        PlatformError: if a checkpoint cannot be written, or is of something else.
         Stopped: if it was asked to stop.
     """
     if "OMP_NUM_THREADS" not in os.environ:
@@ -159,7 +164,7 @@ class _Loop:
     def _run_epoch(self) -> None:
         order = self._order()
         if self.step == 0:
-            torch.manual_seed(_mix(self.settings.seed, self.epoch, self.workers.rank))
+            torch.manual_seed(mix(self.settings.seed, self.epoch, self.workers.rank))
         self.network.train()
         started, first = time.perf_counter(), self.step
         while self.step < self.steps:
@@ -202,7 +207,7 @@ class _Loop:
         if self.losses[: self.step].isfinite().all():
             return
         step = int((~self.losses[: self.step].isfinite()).nonzero()[0])
-        raise PlatformError(
+        raise DivergedError(
             f"the loss is {float(self.losses[step])} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}, with "
             f"a learning rate of {self.rates[step]:.3g}; try a smaller training.learning_rate"
         )
@@ -224,7 +229,7 @@ class _Loop:
 
     def _order(self) -> Tensor:
         """The rows in the epoch's order, the same in all processes and after a resumption."""
-        shuffle = torch.Generator().manual_seed(_mix(self.settings.seed, self.epoch, -1))
+        shuffle = torch.Generator().manual_seed(mix(self.settings.seed, self.epoch, -1))
         return torch.randperm(len(self.features), generator=shuffle).to(self.workers.device)
 
     def _stop_if_asked(self) -> None:
@@ -272,7 +277,7 @@ class _Loop:
         if self.workers.size == 1:
             _set_random_state(state["random"], self.workers.device)
         else:
-            torch.manual_seed(_mix(self.settings.seed, self.epoch, self.workers.rank))
+            torch.manual_seed(mix(self.settings.seed, self.epoch, self.workers.rank))
 
     def _compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         wanted = self.settings.compile
@@ -321,7 +326,7 @@ def _precision(
     return lambda: torch.autocast(device.type, kind), kind
 
 
-def _mix(*numbers: int) -> int:
+def mix(*numbers: int) -> int:
     """A seed from several numbers, the same in every process."""
     return int.from_bytes(hashlib.sha256(repr(numbers).encode()).digest()[:7], "big")
 

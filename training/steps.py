@@ -95,17 +95,17 @@ def run_step(name: str, context: Context) -> str:
             f"{name} needs the results of {before}, and {stale} of {model} has none that are up to date; "
             f"run `mlp run {stale} {model}`, or `mlp train {model}` for all steps"
         )
-    folder, fingerprint = context.folder(name), _fingerprint(name, context)
+    folder, wanted = context.folder(name), fingerprint(name, context)
     (folder / DONE).unlink(missing_ok=True)
-    if _read(folder / BEGUN).get("fingerprint") != fingerprint:
+    if _read(folder / BEGUN).get("fingerprint") != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / BEGUN).write_text(json.dumps({"fingerprint": fingerprint}))
+        (folder / BEGUN).write_text(json.dumps({"fingerprint": wanted}))
     start = time.perf_counter()
     context.report(name)
     said: str = importlib.import_module(f"training.{name}").step(context)
     seconds = time.perf_counter() - start
-    done = {"fingerprint": fingerprint, "result": said, "seconds": round(seconds, 3)}
+    done = {"fingerprint": wanted, "result": said, "seconds": round(seconds, 3)}
     (folder / DONE).write_text(json.dumps(done))
     context.report(f"{name}: {said} ({seconds:.1f} s)")
     return said
@@ -115,10 +115,10 @@ def is_current(name: str, context: Context) -> bool:
     """Whether a step has run to its end from the data, settings and code that there are now."""
     done = _read(context.folder(name) / DONE)
     before = STEPS[name].after
-    return done.get("fingerprint") == _fingerprint(name, context) and (not before or is_current(before, context))
+    return done.get("fingerprint") == fingerprint(name, context) and (not before or is_current(before, context))
 
 
-def _fingerprint(name: str, context: Context) -> str:
+def fingerprint(name: str, context: Context) -> str:
     """Name what the results of a step depend on: the step before it with its result, the settings and the code."""
     before = STEPS[name].after
     sections = {section: context.manifest.model_dump(mode="json")[section] for section in STEPS[name].reads}

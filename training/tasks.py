@@ -85,4 +85,4 @@ def answers(network: nn.Module, features: Tensor, batch: int = 4096) -> Tensor:
     """A network's outputs for many rows, without gradients, in evaluation mode."""
     network.eval()
     with torch.inference_mode():
-        return torch.cat([network(rows).float() for rows in features.split(batch)]).clone()
+        return torch.cat([network(rows).float() for rows in torch.split(features, batch)]).clone()

@@ -75,7 +75,7 @@ def test_up_ends_with_a_prediction(mlp):
         "aws": "running",
         "inference": "running",
     }
-    assert {model["name"]: model["versions"] for model in status["models"]} == dict.fromkeys(model_names(), ["1"])
+    assert {model["name"]: model["versions"] for model in status["models"]} == {name: ["1"] for name in model_names()}
     for page in ("docs", "metrics"):
         with urllib.request.urlopen(answer[page]) as response:
             assert response.status == 200

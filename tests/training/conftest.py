@@ -1,41 +1,21 @@
 """An environment in the emulated AWS, as the stack would have made it, and data and manifests to work on."""
 
-import boto3
 import pytest
 
 from contract.data import Data
-from contract.manifest import load_manifest, model_names
+from contract.manifest import load_manifest
 from contract.outputs import Outputs
-from contract.service import LiveVersions, ServiceSettings
-from tests.conftest import REGION
+from tests.training.environment import environment_of
 from training.steps import Context
 
 USER, PASSWORD = "reader", "s3cret-and-never-shown"
 
 
 @pytest.fixture
-def outputs(emulated_aws) -> Outputs:
-    buckets = {what: f"test-{what}" for what in ("raw", "curated", "artifacts", "queries", "logs")}
-    for bucket in buckets.values():
-        boto3.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    models = {}
-    for name in model_names():
-        boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName=f"test-{name}")
-        live = f"/test/models/{name}"
-        boto3.client("ssm").put_parameter(Name=live, Value=LiveVersions().model_dump_json(), Type="String")
-        models[name] = {"package_group": f"test-{name}", "live_parameter": live, "endpoint": "https://api"}
-    return Outputs.model_validate(
-        {
-            "environment": "test",
-            "region": REGION,
-            "buckets": buckets,
-            "key_arn": "arn:aws:kms:eu-west-1:123456789012:key/1",
-            "training_role": "arn:aws:iam::123456789012:role/training",
-            "images": {"inference": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/test/inference"},
-            "models": models,
-            "service": ServiceSettings(models=tuple(models), live_parameters="/test/models").environment(),
-        }
-    )
+def outputs(emulated_aws, outputs_document) -> Outputs:
+    """An environment whose buckets, package groups and parameters are there, and empty."""
+    environment_of(outputs_document)
+    return outputs_document
 
 
 @pytest.fixture(scope="session")

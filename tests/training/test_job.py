@@ -1,0 +1,217 @@
+"""Trainings as real processes: a SageMaker container, torchrun, signals and a worker that is killed."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+import torch
+
+from contract.paths import ROOT
+from contract.service import MODEL_FILE
+from training.job import WEIGHTS_FILE, Job
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+@pytest.fixture
+def opt_ml(tmp_path, table):
+    """The folders of a SageMaker container, with rows in its channels."""
+
+    def make(name="ml", text=None, **hyperparameters):
+        root = tmp_path / name
+        for part, rows in {"train": table.head(384), "validation": table.tail(100)}.items():
+            folder = root / "input" / "data" / part
+            folder.mkdir(parents=True, exist_ok=True)
+            rows.write_parquet(folder / "part-0.parquet")
+        (root / "input" / "config").mkdir(parents=True, exist_ok=True)
+        (root / "input" / "config" / "hyperparameters.json").write_text(text or json.dumps(hyperparameters))
+        return root
+
+    return make
+
+
+def start(root, launcher=(sys.executable,)):
+    """Start a training as the container would, with SageMaker's variables in place of its fixed paths."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SM_", "MLFLOW", "AWS_"))}
+    environment |= {
+        "SM_HPS": (root / "input" / "config" / "hyperparameters.json").read_text(),
+        "SM_CHANNEL_TRAIN": str(root / "input" / "data" / "train"),
+        "SM_CHANNEL_VALIDATION": str(root / "input" / "data" / "validation"),
+        "SM_MODEL_DIR": str(root / "model"),
+        "SM_OUTPUT_DATA_DIR": str(root / "output" / "data"),
+        "MLP_CHECKPOINTS": str(root / "checkpoints"),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [*launcher, "-m", "training", "train"]
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def run(root, launcher=(sys.executable,)):
+    return finish(start(root, launcher))
+
+
+def weights(root):
+    return torch.load(root / "model" / WEIGHTS_FILE, weights_only=True)
+
+
+def history(root):
+    return json.loads((root / "output" / "data" / "training.json").read_text())
+
+
+def same(one, two, **tolerance):
+    return all(torch.allclose(one[name].double(), two[name].double(), **tolerance) for name in one)
+
+
+def equal(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_files_below_opt_ml_are_read_where_no_variable_is_set(opt_ml):
+    root = opt_ml(model='"digits"', epochs='"2"', learning_rate="0.01")  # quoted as SageMaker's SDK does
+    job = Job.of_sagemaker({}, root=root)
+    assert job.train == root / "input" / "data" / "train"
+    assert (job.model_dir, job.checkpoints) == (root / "model", root / "checkpoints")
+    assert (job.manifest.training.epochs, job.manifest.training.learning_rate) == (2, 0.01)
+
+
+def test_a_container_tells_its_progress_and_writes_a_model_that_answers_as_its_network(opt_ml, table):
+    root = opt_ml(model="digits", epochs="2")
+    done = run(root)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("epoch=")]
+    assert [line.split()[:2] for line in lines] == [["epoch=1", "of=2"], ["epoch=2", "of=2"]]
+    assert re.search(r"loss=\d.* validation_loss=\d.* learning_rate=\S+ rows_per_s=\d+", lines[-1])
+    assert sorted(path.name for path in (root / "model").iterdir()) == [MODEL_FILE, WEIGHTS_FILE]
+    assert str(ROOT).encode() not in (root / "model" / MODEL_FILE).read_bytes()
+    session = onnxruntime.InferenceSession(root / "model" / MODEL_FILE)
+    from contract.manifest import load_manifest
+    from training.data import model_module
+
+    network = model_module("digits").network(load_manifest("digits").data)
+    network.load_state_dict(weights(root))
+    rows = table.drop("digit").to_numpy().astype(np.float32)
+    for count in (1, 7):
+        label, probabilities = session.run(["label", "probabilities"], {"features": rows[:count]})
+        scores = network.eval()(torch.from_numpy(rows[:count]))
+        assert label.tolist() == scores.argmax(1).tolist()
+        assert np.allclose(probabilities, scores.softmax(1).detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "said"),
+    [
+        ({}, "must name the model"),
+        ({"text": "epochs: 3"}, "must name the model"),
+        ({"model": "nothing"}, "unknown model 'nothing'"),
+        ({"model": "digits", "epoch": "2"}, "unknown key 'epoch'; did you mean 'epochs'?"),
+        ({"model": "digits", "epochs": "none"}, "epochs: input should be a valid integer"),
+    ],
+)
+def test_a_failure_is_one_message_and_a_file(opt_ml, hyperparameters, said):
+    root = opt_ml(**hyperparameters)
+    done = run(root)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in (root / "output" / "failure").read_text()
+    assert not (root / "model").exists()
+
+
+def until(process, line):
+    """Read what a process says, up to a line that starts so."""
+    for said in process.stdout:
+        if said.startswith(line):
+            return said
+    raise AssertionError(f"it ended without {line!r}: {process.stderr.read()}")
+
+
+@pytest.mark.parametrize("launcher", [(sys.executable,), TORCHRUN], ids=["alone", "torchrun"])
+def test_sigterm_writes_a_checkpoint_and_the_next_start_ends_as_if_nothing_had_happened(opt_ml, launcher):
+    settings = {"model": "digits", "epochs": "12", "batch_size": "16", "checkpoint_seconds": "1000"}
+    undisturbed, root = opt_ml("undisturbed", **settings), opt_ml("stopped", **settings)
+    assert run(undisturbed, launcher).returncode == 0
+    with start(root, launcher) as process:
+        until(process, "epoch=2 ")
+        process.send_signal(signal.SIGTERM)
+        stopped = finish(process)
+    assert stopped.returncode != 0
+    if launcher != TORCHRUN:
+        assert (stopped.returncode, stopped.stderr) == (143, "")
+    assert (root / "checkpoints" / "checkpoint.pt").exists()
+    assert not (root / "model").exists()
+
+    resumed = run(root, launcher)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "goes on from" in resumed.stdout
+    assert not [line for line in resumed.stdout.splitlines() if line.startswith(("epoch=1 ", "epoch=2 "))]
+    assert [epoch["loss"] for epoch in history(root)][:2] == [epoch["loss"] for epoch in history(undisturbed)][:2]
+    if launcher != TORCHRUN:
+        assert equal(weights(root), weights(undisturbed))
+    assert history(root)[-1]["loss"] < 0.1
+
+
+def test_two_processes_train_what_one_would_and_all_end(opt_ml):
+    """The same rows a step; what differs is batch normalisation, which each process does for its own half."""
+    settings = {"model": "digits", "epochs": "4", "batch_size": "64", "network": json.dumps({"dropout": 0.0})}
+    one, two = opt_ml("one", **settings), opt_ml("two", **settings)
+    assert run(one).returncode == 0
+    done = run(two, TORCHRUN)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch=1 ") == 1  # the leading process alone speaks
+    losses = [[epoch["loss"] for epoch in history(root)] for root in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+    again = opt_ml("again", **settings)
+    assert run(again, TORCHRUN).returncode == 0
+    assert equal(weights(again), weights(two))
+
+
+def workers_of(process):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if child.is_running() and child.cmdline()[-3:] == ["-m", "training", "train"]
+        ]
+        if len(found) == 2:
+            return found
+        time.sleep(0.1)
+    raise AssertionError("there are not two workers")
+
+
+@pytest.mark.parametrize("restarts", [1, 0], ids=["with restarts", "without"])
+def test_a_worker_that_is_killed(opt_ml, restarts):
+    root = opt_ml(model="digits", epochs="40", batch_size="16", checkpoint_seconds="0")
+    with start(root, [*TORCHRUN, "--max-restarts", str(restarts)]) as process:
+        until(process, "epoch=3 ")
+        workers = workers_of(process)
+        workers[-1].kill()
+        done = finish(process)
+    if restarts:
+        assert done.returncode == 0, done.stderr
+        assert "goes on from" in done.stdout
+        numbers = [int(number) for number in re.findall(r"^epoch=(\d+)", done.stdout, re.MULTILINE)]
+        assert 1 not in numbers  # what was done before is not done again
+        assert [epoch["number"] for epoch in history(root)] == list(range(1, 41))
+    else:
+        assert done.returncode == 1
+        assert re.search(r"SIGKILL|-9", done.stderr)
+        assert not (root / "model").exists()
+        assert (root / "checkpoints" / "checkpoint.pt").exists()
+    assert not [each for each in workers if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
