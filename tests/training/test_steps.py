@@ -145,7 +145,7 @@ def test_the_image_runs_steps_and_hands_their_results_on(container, outputs, tmp
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "said"),
     [
-        ([], {}, 2, "usage: python -m training STEP MODEL\nsteps: ingest, validate"),
+        ([], {}, 2, "usage: python -m training STEP MODEL [SEGMENT of tune]\nsteps: ingest, validate"),
         (["ingest"], {}, 2, "usage"),
         (["ingest", "digits"], {}, 1, "error: the variable MLP_OUTPUTS is not set"),
         (["ingest", "digits"], {"MLP_OUTPUTS": "{}"}, 1, "error: MLP_OUTPUTS does not hold the stack's outputs"),
