@@ -1,5 +1,6 @@
 """The routes that predict, as a plain ASGI handler: this is the hot path, and nothing stands in front of it."""
 
+import asyncio
 import logging
 import re
 import time
@@ -51,7 +52,7 @@ class Reply(Struct, gc=False):
     headers: tuple[tuple[bytes, bytes], ...] = _PLAIN
 
 
-class Call(Struct):
+class Call(Struct, gc=False):
     """A request: what came with it, and what is known of it so far."""
 
     path: str
@@ -168,7 +169,8 @@ class Inference:
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": reply.body})
         call.status, call.seconds = reply.status, time.perf_counter() - arrived
-        self._on_answered(call)
+        # The answer leaves at the end of the loop's pass; what is written down of it does not hold it up.
+        asyncio.get_running_loop().call_soon(self._on_answered, call)
 
     def _find_target(self, call: Call) -> Target:
         """What any other path asks for, refused before the body is read if it is nothing."""
