@@ -11,6 +11,7 @@ from infra.catalog import Catalog
 from infra.dashboards.cloudwatch import body
 from infra.dashboards.platform import Platform, ServedModel
 from infra.foundation import Foundation
+from infra.limits import Limits
 from infra.prometheus import Prometheus, PrometheusArgs, ScrapedCluster
 from infra.settings.observability import ObservabilitySettings
 
@@ -32,6 +33,7 @@ class ObservabilityArgs:
     """What is watched."""
 
     settings: ObservabilitySettings
+    limits: Limits
     models: Sequence[ServedModel]
     catalog: Catalog
     monthly_usd: int
@@ -53,7 +55,7 @@ class Observability(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self)
         trains = args.cluster is not None
         self._platform = Platform(
-            foundation.naming, foundation.region, args.settings, tuple(args.models), trains, args.monthly_usd
+            foundation.naming, foundation.region, args.limits, tuple(args.models), trains, args.monthly_usd
         )
         if args.settings.prometheus:
             self.prometheus = self._prometheus()
@@ -61,9 +63,9 @@ class Observability(pulumi.ComponentResource):
         self.register_outputs({"grafana": url})
 
     def _prometheus(self) -> Prometheus:
-        on_ecs = [model.name for model in self._args.models if model.runtime == "ecs"]
+        on_ecs = [model for model in self._args.models if model.runtime == "ecs"]
         scraped = self._args.cluster.scraped if self._args.cluster else None
-        args = PrometheusArgs(self._args.settings, on_ecs, self._args.topic_arn, scraped)
+        args = PrometheusArgs(self._args.settings, self._args.limits, on_ecs, self._args.topic_arn, scraped)
         return Prometheus("prometheus", args, self._on, self._child)
 
     def _grafana(self) -> pulumi.Output[str] | None:

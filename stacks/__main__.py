@@ -13,6 +13,7 @@ from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
+from infra.limits import Limits
 from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
@@ -49,7 +50,9 @@ foundation = Foundation(
     settings.permissions_boundary or None,
 )
 identity = Identity("identity", IdentityArgs(models), foundation)
-notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
+notifications = Notifications(
+    "notifications", NotificationsArgs(settings.alerts, settings.observability.prometheus), foundation
+)
 training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
 batch = None
 if settings.training.batch:
@@ -73,6 +76,7 @@ observability = Observability(
     "observability",
     ObservabilityArgs(
         settings.observability,
+        Limits.of(settings),
         served(models, naming),
         catalog,
         settings.budget.monthly_usd,

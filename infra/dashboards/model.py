@@ -21,19 +21,19 @@ def build(dashboard: Dashboard, model: ServedModel, platform: Platform) -> Dashb
         platform: the environment.
     """
     flow = traffic(model, platform)
-    _traffic(dashboard.with_row(Row("Traffic")), flow, platform)
+    _traffic(dashboard.with_row(Row("Traffic")), model, flow, platform)
     _versions(dashboard.with_row(Row("Versions side by side")), model, flow, platform)
     _drift(dashboard.with_row(Row("Drift and quality")), model, platform)
     RUNTIMES[model.runtime](dashboard.with_row(Row(f"Runtime: {model.runtime}")), model)
     return dashboard
 
 
-def _traffic(dashboard: Dashboard, flow: Traffic, platform: Platform) -> None:
-    limit = platform.settings.latency_ms / 1000 if flow.latency_unit == "s" else platform.settings.latency_ms * 1000
+def _traffic(dashboard: Dashboard, model: ServedModel, flow: Traffic, platform: Platform) -> None:
+    limit = model.latency_ms / 1000 if flow.latency_unit == "s" else model.latency_ms * 1000
     dashboard.with_panel(graph("Requests", "reqpm", flow.total(), "Requests a minute, of all versions.", span=8))
     what = "Answers with a status of 5xx, in percent of all; the line is the limit that raises an alert."
     errors = flow.error_percent()
-    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.settings.error_percent, span=8))
+    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.limits.error_percent, span=8))
     what = "99 of 100 requests of the slowest version are answered within it; the line is the objective."
     dashboard.with_panel(graph("Latency, p99", flow.latency_unit, flow.slowest(), what, limit=limit, span=8))
 
@@ -46,7 +46,7 @@ def _versions(dashboard: Dashboard, model: ServedModel, flow: Traffic, platform:
     if model.runtime != "ecs":
         return
     what = "Answers with a status of 5xx, in percent of the version's requests."
-    limit = platform.settings.error_percent
+    limit = platform.limits.error_percent
     dashboard.with_panel(graph("Errors by version", "percent", flow.errors(), what, limit=limit))
     dashboard.with_panel(_comparison(model.name))
 
@@ -82,7 +82,7 @@ def _comparison(model: str) -> table.Panel:
 def _drift(dashboard: Dashboard, model: ServedModel, platform: Platform) -> None:
     drift = promql(f'max by (feature) (mlp_drift_score{{model="{model.name}"}})', "{{feature}}")
     what = "How far the distribution of each feature is from that of the training data (population stability index)."
-    limit = platform.settings.drift_score
+    limit = platform.limits.drift_score
     dashboard.with_panel(graph("Drift of the features", "none", [drift], what, limit=limit))
     quality = promql(
         f'max by (version, metric) (mlp_quality{{model="{model.name}"}})', "version {{version}} {{metric}}"

@@ -6,9 +6,9 @@ from typing import Literal
 
 from contract.manifest import Manifest
 from contract.metrics import namespace
+from infra.limits import Limits
 from infra.naming import Naming
 from infra.regions import partition
-from infra.settings.observability import ObservabilitySettings
 
 Runtime = Literal["lambda", "ecs", "sagemaker"]
 
@@ -20,11 +20,13 @@ class ServedModel:
     Attributes:
         name: the model's.
         runtime: what serves it.
+        latency_ms: what 99 of 100 requests are to be answered within.
         dimensions: of its runtime's own metrics in CloudWatch, such as `{"FunctionName": "mlp-dev-inference-digits"}`.
     """
 
     name: str
     runtime: Runtime
+    latency_ms: int
     dimensions: Mapping[str, str]
 
 
@@ -35,7 +37,7 @@ class Platform:
     Attributes:
         naming: its names.
         region: where it is.
-        settings: the limits that its dashboards draw.
+        limits: those that its dashboards draw.
         models: those that it serves.
         gpu_training: whether GPUs train on its cluster.
         monthly_usd: its budget.
@@ -43,7 +45,7 @@ class Platform:
 
     naming: Naming
     region: str
-    settings: ObservabilitySettings
+    limits: Limits
     models: tuple[ServedModel, ...]
     gpu_training: bool
     monthly_usd: int
@@ -77,6 +79,7 @@ def served(models: Mapping[str, Manifest], naming: Naming) -> tuple[ServedModel,
         ServedModel(
             model,
             manifest.serving.runtime,
+            manifest.serving.latency_ms,
             dict.fromkeys(_DIMENSIONS[manifest.serving.runtime], naming(f"inference-{model}")),
         )
         for model, manifest in models.items()

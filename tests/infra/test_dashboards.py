@@ -20,21 +20,21 @@ from infra.dashboards.grafana import dashboards
 from infra.dashboards.platform import Platform, ServedModel
 from infra.dashboards.queries import ATHENA, MIXED, PROMETHEUS
 from infra.dashboards.queries import CLOUDWATCH as CLOUDWATCH_SOURCE
+from infra.limits import Limits
 from infra.naming import Naming
-from infra.settings.observability import ObservabilitySettings
 from tests.infra.promql import labels, mistakes, parse
 
 SCHEMAS = json.loads((Path(__file__).parent / "schemas" / "grafana-13.2.3.json").read_text())["schemas"]
 MODELS = (
-    ServedModel("digits", "ecs", {"ClusterName": "acme-test-inference", "ServiceName": "acme-test-digits"}),
-    ServedModel("credit-risk", "lambda", {"FunctionName": "acme-test-inference-credit-risk"}),
-    ServedModel("anomaly", "sagemaker", {"EndpointName": "acme-test-anomaly"}),
+    ServedModel("digits", "ecs", 100, {"ClusterName": "acme-test-inference", "ServiceName": "acme-test-digits"}),
+    ServedModel("credit-risk", "lambda", 300, {"FunctionName": "acme-test-inference-credit-risk"}),
+    ServedModel("anomaly", "sagemaker", 500, {"EndpointName": "acme-test-anomaly"}),
 )
 
 
 def platform(**changes) -> Platform:
     given = {"models": MODELS, "gpu_training": True, "monthly_usd": 100, "region": "eu-west-1"} | changes
-    return Platform(naming=Naming("acme", "test"), settings=ObservabilitySettings(), **given)
+    return Platform(naming=Naming("acme", "test"), limits=Limits(), **given)
 
 
 BUILT = dashboards(platform())
