@@ -42,7 +42,7 @@ def _files(environment: str) -> dict[str, str]:
         settings.region,
         Limits.of(settings),
         served(models, naming),
-        gpu_training=True,
+        gpus=frozenset(("eks", "sagemaker", "batch")),
         monthly_usd=settings.budget.monthly_usd,
     )
     grafana = {f"grafana/{name}.json": text(dashboard) for name, dashboard in dashboards(platform).items()}

@@ -114,6 +114,8 @@ CLOUDWATCH: Mapping[str, Mapping[str, Dimensions]] = {
         "Invocations Invocation4XXErrors Invocation5XXErrors ModelLatency OverheadLatency",
         ("EndpointName", "VariantName"),
     ),
+    # Of a host, all of its GPUs added up: 800 is the most of eight.
+    "/aws/sagemaker/TrainingJobs": _each("GPUUtilization GPUMemoryUtilization", ("Host",)),
     # An account's charges of the month so far; AWS keeps them in us-east-1 alone.
     "AWS/Billing": _each("EstimatedCharges", ("Currency",), ("Currency", "ServiceName")),
 }
@@ -125,9 +127,11 @@ EMBEDDED: Mapping[str, Mapping[str, Dimensions]] = {
         **_each("mlp_failed_loads mlp_failed_refreshes", ("model",)),
         **_each("mlp_capture_lost", ("stream",)),
     },
+    "gpu": {"nvidia_smi_utilization_gpu": (("InstanceId",),)},
     "monitor": {"mlp_drift_score": (("model", "feature"),), "mlp_quality": (("model", "version", "metric"),)},
 }
-"""The platform's own metrics in CloudWatch, by the part of the platform that writes them: see `namespace`."""
+"""The platform's own metrics in CloudWatch, by the part of the platform that writes them (`gpu` is the CloudWatch
+agent on Batch's instances): see `namespace`."""
 
 _UNITS = {"mlp_requests": "Count", "mlp_errors": "Count", "mlp_request_seconds": "Seconds", "mlp_rows": "Count"}
 

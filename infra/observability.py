@@ -14,6 +14,7 @@ from infra.foundation import Foundation
 from infra.limits import Limits
 from infra.prometheus import Prometheus, PrometheusArgs, ScrapedCluster
 from infra.settings.observability import ObservabilitySettings
+from infra.settings.training import Backend
 
 if TYPE_CHECKING:
     import pulumi_kubernetes
@@ -40,6 +41,8 @@ class ObservabilityArgs:
     topic_arn: pulumi.Input[str] | None = None
     """Of the SNS topic that alerts go to."""
     cluster: Cluster | None = None
+    gpus: frozenset[Backend] = frozenset()
+    """The backends beside the cluster whose GPUs are shown."""
 
 
 class Observability(pulumi.ComponentResource):
@@ -53,9 +56,9 @@ class Observability(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Observability", name, None, opts)
         self._on, self._args = foundation, args
         self._child = pulumi.ResourceOptions(parent=self)
-        trains = args.cluster is not None
+        gpus = args.gpus | ({"eks"} if args.cluster else frozenset[Backend]())
         self._platform = Platform(
-            foundation.naming, foundation.region, args.limits, tuple(args.models), trains, args.monthly_usd
+            foundation.naming, foundation.region, args.limits, tuple(args.models), gpus, args.monthly_usd
         )
         if args.settings.prometheus:
             self.prometheus = self._prometheus()

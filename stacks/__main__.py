@@ -8,7 +8,7 @@ from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.checks import check
 from infra.cost import Cost, CostArgs
-from infra.dashboards.platform import served
+from infra.dashboards.platform import gpu_backends, served
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity, IdentityArgs
@@ -81,6 +81,7 @@ observability = Observability(
         catalog,
         settings.budget.monthly_usd,
         notifications.topic_arn,
+        gpus=gpu_backends(settings.training),
     ),
     foundation,
 )

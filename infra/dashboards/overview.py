@@ -30,7 +30,7 @@ def build(dashboard: Dashboard, platform: Platform) -> Dashboard:
     drift = promql("max by (model) (mlp_drift_score)", "{{model}}")
     what = "The feature of each model that has drifted furthest from its training data."
     dashboard.with_panel(graph("Drift", "none", [drift], what, limit=platform.limits.drift_score))
-    if platform.gpu_training:
+    if platform.gpu_cluster:
         _training(dashboard.with_row(Row("Training")))
     return dashboard
 

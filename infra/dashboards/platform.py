@@ -9,6 +9,7 @@ from contract.metrics import namespace
 from infra.limits import Limits
 from infra.naming import Naming
 from infra.regions import partition
+from infra.settings.training import Backend, TrainingSettings
 
 Runtime = Literal["lambda", "ecs", "sagemaker"]
 
@@ -39,7 +40,7 @@ class Platform:
         region: where it is.
         limits: those that its dashboards draw.
         models: those that it serves.
-        gpu_training: whether GPUs train on its cluster.
+        gpus: the backends whose GPUs are shown.
         monthly_usd: its budget.
     """
 
@@ -47,8 +48,13 @@ class Platform:
     region: str
     limits: Limits
     models: tuple[ServedModel, ...]
-    gpu_training: bool
+    gpus: frozenset[Backend]
     monthly_usd: int
+
+    @property
+    def gpu_cluster(self) -> bool:
+        """Whether GPUs train on its EKS cluster, whose exporter says the most of them."""
+        return "eks" in self.gpus
 
     @property
     def uid(self) -> str:
@@ -63,6 +69,15 @@ class Platform:
     def namespace(self, part: str) -> str:
         """CloudWatch's namespace of the metrics of a part."""
         return namespace(self.naming.prefix, self.naming.environment, part)
+
+
+def gpu_backends(training: TrainingSettings) -> frozenset[Backend]:
+    """The backends of an environment, its cluster left out, that say what their GPUs do."""
+    on: dict[Backend, bool] = {
+        "sagemaker": training.sagemaker is not None,
+        "batch": training.batch is not None and bool(training.batch.gpu_types(gpu=True)),
+    }
+    return frozenset(name for name, is_on in on.items() if is_on)
 
 
 _DIMENSIONS = {

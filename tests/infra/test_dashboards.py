@@ -33,7 +33,12 @@ MODELS = (
 
 
 def platform(**changes) -> Platform:
-    given = {"models": MODELS, "gpu_training": True, "monthly_usd": 100, "region": "eu-west-1"} | changes
+    given = {
+        "models": MODELS,
+        "gpus": frozenset(("eks", "sagemaker", "batch")),
+        "monthly_usd": 100,
+        "region": "eu-west-1",
+    } | changes
     return Platform(naming=Naming("acme", "test"), limits=Limits(), **given)
 
 
@@ -68,10 +73,19 @@ def test_there_is_an_overview_one_for_each_model_one_for_gpus_and_one_for_cost()
 
 
 def test_what_is_not_there_has_no_dashboard():
-    small = dashboards(platform(gpu_training=False, region="us-gov-west-1"))
+    small = dashboards(platform(gpus=frozenset(), region="us-gov-west-1"))
     assert set(small) == {"overview", "model-digits", "model-credit-risk", "model-anomaly"}
     assert "DCGM" not in json.dumps(small)
     assert dashboards(platform(models=()))["overview"]["panels"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rows"), [({"sagemaker"}, ["SageMaker"]), ({"batch", "sagemaker"}, ["SageMaker", "Batch"])]
+)
+def test_gpus_are_shown_without_a_cluster_too(gpus, rows):
+    built = dashboards(platform(gpus=frozenset(gpus)))
+    assert [panel["title"] for panel in built["gpu"]["panels"] if panel["type"] == "row"] == rows
+    assert "DCGM" not in json.dumps(built)
 
 
 @pytest.mark.parametrize("name", BUILT)
