@@ -31,6 +31,7 @@ def _files(environment: str) -> dict[str, str]:
     from infra.dashboards.cloudwatch import body
     from infra.dashboards.grafana import dashboards, text
     from infra.dashboards.platform import Platform, served
+    from infra.limits import Limits
     from infra.naming import Naming
 
     settings = load_settings(environment)
@@ -39,9 +40,9 @@ def _files(environment: str) -> dict[str, str]:
     platform = Platform(
         naming,
         settings.region,
-        settings.observability,
+        Limits.of(settings),
         served(models, naming),
-        gpu_training=True,
+        gpus=frozenset(("eks", "sagemaker", "batch")),
         monthly_usd=settings.budget.monthly_usd,
     )
     grafana = {f"grafana/{name}.json": text(dashboard) for name, dashboard in dashboards(platform).items()}

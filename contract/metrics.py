@@ -53,8 +53,8 @@ SERVICE = (
 )
 """What the inference service answers at `/metrics`; collected where it runs on ECS."""
 
-LATENCY_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the buckets of `mlp_request_seconds`, in seconds: a latency objective must be one of them."""
+LATENCY_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds of the buckets of `mlp_request_seconds`, in seconds: a model's `latency_ms` counts as the next one."""
 
 MONITOR = (
     _metric("mlp_drift_score", "gauge", "model feature", "Population stability index of a feature; 0.2 is a shift."),
@@ -114,6 +114,8 @@ CLOUDWATCH: Mapping[str, Mapping[str, Dimensions]] = {
         "Invocations Invocation4XXErrors Invocation5XXErrors ModelLatency OverheadLatency",
         ("EndpointName", "VariantName"),
     ),
+    # Of a host, all of its GPUs added up: 800 is the most of eight.
+    "/aws/sagemaker/TrainingJobs": _each("GPUUtilization GPUMemoryUtilization", ("Host",)),
     # An account's charges of the month so far; AWS keeps them in us-east-1 alone.
     "AWS/Billing": _each("EstimatedCharges", ("Currency",), ("Currency", "ServiceName")),
 }
@@ -125,9 +127,11 @@ EMBEDDED: Mapping[str, Mapping[str, Dimensions]] = {
         **_each("mlp_failed_loads mlp_failed_refreshes", ("model",)),
         **_each("mlp_capture_lost", ("stream",)),
     },
+    "gpu": {"nvidia_smi_utilization_gpu": (("InstanceId",),)},
     "monitor": {"mlp_drift_score": (("model", "feature"),), "mlp_quality": (("model", "version", "metric"),)},
 }
-"""The platform's own metrics in CloudWatch, by the part of the platform that writes them: see `namespace`."""
+"""The platform's own metrics in CloudWatch, by the part of the platform that writes them (`gpu` is the CloudWatch
+agent on Batch's instances): see `namespace`."""
 
 _UNITS = {"mlp_requests": "Count", "mlp_errors": "Count", "mlp_request_seconds": "Seconds", "mlp_rows": "Count"}
 

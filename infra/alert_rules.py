@@ -3,11 +3,13 @@
 The form is Prometheus' own rule file; `docs/dashboards.md` has the alerts' runbooks under their names.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from infra.settings.observability import ObservabilitySettings
+from contract.metrics import LATENCY_BOUNDS
+from infra.dashboards.platform import ServedModel
+from infra.limits import Limits
 
 # List prices on demand in us-east-1, of a GPU for an hour, since AWS lowered them in June 2025: the smallest size of
 # g4dn (T4), g5 (A10G), g6 (L4) and g6e (L40S), and an eighth of p4d (A100 40 GB), p4de (A100 80 GB), p5 (H100), p5en
@@ -75,22 +77,16 @@ class Alert:
         }
 
 
-def recordings(settings: ObservabilitySettings) -> dict[str, tuple[Recording, ...]]:
-    """The recording rules by group."""
-    seconds = settings.latency_ms / 1000
-    # A whole number is 1.0 as the service writes it, and 1 as the collector does.
-    bound = f'le="{seconds:g}"' if seconds % 1 else f'le=~"{seconds:g}|{seconds}"'
-    fast = f'mlp_request_seconds_bucket{{code!~"5..",{bound}}}'
+def recordings(on_ecs: Sequence[ServedModel]) -> dict[str, tuple[Recording, ...]]:
+    """The recording rules by group; `on_ecs` are the models whose service is collected."""
     serving = [Recording("model_version:mlp_requests:rate5m", "sum by (model, version) (rate(mlp_requests_total[5m]))")]
     for window in ("5m", "1h"):
         failed = f'sum by (model) (rate(mlp_requests_total{{code=~"5.."}}[{window}]))'
         all_ = f"sum by (model) (rate(mlp_requests_total[{window}]))"
-        served = f'sum by (model) (rate(mlp_request_seconds_count{{code!~"5.."}}[{window}]))'
-        in_time = f"sum by (model) (rate({fast}[{window}]))"
         serving += [
             # A model without errors has no series of them: its ratio is 0, not absent.
             Recording(f"model:mlp_errors:ratio_rate{window}", f"({failed} or 0 * {all_}) / {all_}"),
-            Recording(f"model:mlp_slow_requests:ratio_rate{window}", f"1 - {in_time} / {served}"),
+            *(_slow(model, window) for model in on_ecs),
         ]
     priced = "on (modelName) group_left () gpu:price:usd_per_hour"
     return {
@@ -103,6 +99,17 @@ def recordings(settings: ObservabilitySettings) -> dict[str, tuple[Recording, ..
     }
 
 
+def _slow(model: ServedModel, window: str) -> Recording:
+    """The share of a model's requests that took longer than they may, by the next bound that the service counts by."""
+    bound = min(bound for bound in LATENCY_BOUNDS if 1000 * bound >= model.latency_ms)
+    # A whole number is 1.0 as the service writes it, and 1 as the collector does.
+    le = f'le="{bound:g}"' if bound % 1 else f'le=~"{bound:g}|{bound}"'
+    answered = f'model="{model.name}",code!~"5.."'
+    in_time = f"sum by (model) (rate(mlp_request_seconds_bucket{{{answered},{le}}}[{window}]))"
+    all_ = f"sum by (model) (rate(mlp_request_seconds_count{{{answered}}}[{window}]))"
+    return Recording(f"model:mlp_slow_requests:ratio_rate{window}", f"1 - {in_time} / {all_}")
+
+
 def _prices() -> str:
     """The list prices as series: one for each model of GPU."""
     prices = (
@@ -111,22 +118,22 @@ def _prices() -> str:
     return " or ".join(prices)
 
 
-def alerts(settings: ObservabilitySettings, on_ecs: Iterable[str]) -> dict[str, tuple[Alert, ...]]:
+def alerts(limits: Limits, on_ecs: Sequence[ServedModel]) -> dict[str, tuple[Alert, ...]]:
     """The alert rules by group.
 
     Args:
-        settings: the limits.
+        limits: beyond what somebody is told.
         on_ecs: the models whose service is collected: those must be there.
     """
     return {
-        "serving": (*_serving(settings), *(_not_served(model) for model in on_ecs)),
-        "data": _data(settings),
-        "gpu": _gpu(settings),
+        "serving": (*_serving(limits), *(_not_served(model.name) for model in on_ecs)),
+        "data": _data(limits),
+        "gpu": _gpu(limits),
     }
 
 
-def _serving(settings: ObservabilitySettings) -> Sequence[Alert]:
-    errors = settings.error_percent / 100
+def _serving(limits: Limits) -> Sequence[Alert]:
+    errors = limits.error_percent / 100
     burn = FAST_BURN * (1 - OBJECTIVE)
     slow = "model:mlp_slow_requests:ratio_rate"
     return (
@@ -143,8 +150,7 @@ def _serving(settings: ObservabilitySettings) -> Sequence[Alert]:
             f"{slow}5m > {burn:g} and {slow}1h > {burn:g}",
             "2m",
             "critical",
-            "{{ $labels.model }} answers {{ $value | humanizePercentage }} of its requests later than "
-            f"{settings.latency_ms:g} ms",
+            "{{ $labels.model }} answers {{ $value | humanizePercentage }} of its requests later than it may",
             "Compare the versions' p99 and the tasks' CPU; add tasks if it is load, take the version off if it is one.",
         ),
         Alert(
@@ -177,7 +183,7 @@ def _not_served(model: str) -> Alert:
     )
 
 
-def _data(settings: ObservabilitySettings) -> tuple[Alert, ...]:
+def _data(limits: Limits) -> tuple[Alert, ...]:
     return (
         Alert(
             "CaptureDropped",
@@ -189,7 +195,7 @@ def _data(settings: ObservabilitySettings) -> tuple[Alert, ...]:
         ),
         Alert(
             "ModelDrift",
-            f"max by (model, feature) (mlp_drift_score) > {settings.drift_score:g}",
+            f"max by (model, feature) (mlp_drift_score) > {limits.drift_score:g}",
             "1h",
             "warning",
             "{{ $labels.feature }} of {{ $labels.model }} has drifted by {{ $value | humanize }}",
@@ -198,8 +204,8 @@ def _data(settings: ObservabilitySettings) -> tuple[Alert, ...]:
     )
 
 
-def _gpu(settings: ObservabilitySettings) -> tuple[Alert, ...]:
-    idle = settings.idle_gpu_minutes
+def _gpu(limits: Limits) -> tuple[Alert, ...]:
+    idle = limits.idle_gpu_minutes
     return (
         Alert(
             "GpuIdle",
@@ -212,7 +218,7 @@ def _gpu(settings: ObservabilitySettings) -> tuple[Alert, ...]:
         Alert(
             "TrainingPending",
             'sum by (cluster_queue) (kueue_pending_workloads{status="active"}) > 0',
-            f"{settings.pending_minutes}m",
+            f"{limits.pending_minutes}m",
             "warning",
             "{{ $value }} jobs of the queue {{ $labels.cluster_queue }} have been waiting",
             "Read the workload's condition (`kubectl describe workload`): quota, borrowing, or no GPU to be had.",

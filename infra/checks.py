@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from contract.errors import PlatformError
 from contract.manifest import Manifest
+from contract.metrics import LATENCY_BOUNDS
 from contract.serving import EcsServing, SagemakerServing
 from infra.network import plan_subnets
 from infra.settings import Settings
@@ -21,7 +22,8 @@ def check(settings: Settings, models: Mapping[str, Manifest]) -> None:
     Raises:
         PlatformError: naming the file, the key and what is allowed, for each mistake.
     """
-    if mistakes := [*_of_inference(settings, models), *_of_addresses(settings, models), *_of_teams(settings, models)]:
+    checks = (_of_inference, _of_metrics, _of_addresses, _of_teams)
+    if mistakes := [mistake for each in checks for mistake in each(settings, models)]:
         raise PlatformError("\n".join(mistakes))
 
 
@@ -44,6 +46,20 @@ def _of_inference(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
             yield (
                 f"{model}.runtime is {serving.runtime}, which needs a way to AWS from the private subnets: set nat, or "
                 f"the endpoints ecr, logs and ssm, in Pulumi.{settings.environment}.yaml: ml-platform:network"
+            )
+
+
+def _of_metrics(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """The service counts its answers by bounds of latency, and an alert can go by nothing else."""
+    if not settings.observability.prometheus:
+        return
+    longest = round(1000 * max(LATENCY_BOUNDS))
+    for name, manifest in models.items():
+        if isinstance(manifest.serving, EcsServing) and manifest.serving.latency_ms > longest:
+            yield (
+                f"training/models/{name}/model.yaml: serving.latency_ms is {manifest.serving.latency_ms}, but the "
+                f"service on ECS counts up to {longest}; allowed with Pulumi.{settings.environment}.yaml: "
+                f"ml-platform:observability.prometheus are 1 to {longest}"
             )
 
 

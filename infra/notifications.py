@@ -1,6 +1,7 @@
 """Notifications: the topic that alarms are sent to, and who hears of them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -15,10 +16,12 @@ class NotificationsArgs:
     """Who hears of an alarm."""
 
     settings: AlertSettings
+    prometheus: bool = False
+    """Whether Prometheus' alerts are sent as well."""
 
 
 class Notifications(pulumi.ComponentResource):
-    """One encrypted topic an environment; only the account's alarms publish to it.
+    """One encrypted topic an environment; only the environment's alarms publish to it, and its Prometheus.
 
     AWS asks each address once whether it wants the mails.
     """
@@ -43,7 +46,8 @@ class Notifications(pulumi.ComponentResource):
                     {"ArnLike": {"aws:SourceArn": foundation.arn("cloudwatch", f"alarm:{naming('')}*")}},
                     {"Service": "cloudwatch.amazonaws.com"},
                     sid="Alarms",
-                )
+                ),
+                *([_from_prometheus(topic, foundation)] if args.prometheus else []),
             ),
             opts=child,
         )
@@ -53,3 +57,17 @@ class Notifications(pulumi.ComponentResource):
             )
         self.topic_arn = topic.arn
         self.register_outputs({"topic_arn": topic.arn})
+
+
+def _from_prometheus(topic: aws.sns.Topic, foundation: Foundation) -> dict[str, Any]:
+    """What lets the alert managers of the account's workspaces publish; without it their alerts are lost."""
+    return allow(
+        ["sns:Publish", "sns:GetTopicAttributes"],
+        topic.arn,
+        {
+            "StringEquals": {"aws:SourceAccount": foundation.storage.account_id},
+            "ArnLike": {"aws:SourceArn": foundation.arn("aps", "workspace/*")},
+        },
+        {"Service": "aps.amazonaws.com"},
+        sid="Prometheus",
+    )

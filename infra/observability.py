@@ -11,8 +11,10 @@ from infra.catalog import Catalog
 from infra.dashboards.cloudwatch import body
 from infra.dashboards.platform import Platform, ServedModel
 from infra.foundation import Foundation
+from infra.limits import Limits
 from infra.prometheus import Prometheus, PrometheusArgs, ScrapedCluster
 from infra.settings.observability import ObservabilitySettings
+from infra.settings.training import Backend
 
 if TYPE_CHECKING:
     import pulumi_kubernetes
@@ -32,12 +34,15 @@ class ObservabilityArgs:
     """What is watched."""
 
     settings: ObservabilitySettings
+    limits: Limits
     models: Sequence[ServedModel]
     catalog: Catalog
     monthly_usd: int
     topic_arn: pulumi.Input[str] | None = None
     """Of the SNS topic that alerts go to."""
     cluster: Cluster | None = None
+    gpus: frozenset[Backend] = frozenset()
+    """The backends beside the cluster whose GPUs are shown."""
 
 
 class Observability(pulumi.ComponentResource):
@@ -51,9 +56,9 @@ class Observability(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Observability", name, None, opts)
         self._on, self._args = foundation, args
         self._child = pulumi.ResourceOptions(parent=self)
-        trains = args.cluster is not None
+        gpus = args.gpus | ({"eks"} if args.cluster else frozenset[Backend]())
         self._platform = Platform(
-            foundation.naming, foundation.region, args.settings, tuple(args.models), trains, args.monthly_usd
+            foundation.naming, foundation.region, args.limits, tuple(args.models), gpus, args.monthly_usd
         )
         if args.settings.prometheus:
             self.prometheus = self._prometheus()
@@ -61,9 +66,9 @@ class Observability(pulumi.ComponentResource):
         self.register_outputs({"grafana": url})
 
     def _prometheus(self) -> Prometheus:
-        on_ecs = [model.name for model in self._args.models if model.runtime == "ecs"]
+        on_ecs = [model for model in self._args.models if model.runtime == "ecs"]
         scraped = self._args.cluster.scraped if self._args.cluster else None
-        args = PrometheusArgs(self._args.settings, on_ecs, self._args.topic_arn, scraped)
+        args = PrometheusArgs(self._args.settings, self._args.limits, on_ecs, self._args.topic_arn, scraped)
         return Prometheus("prometheus", args, self._on, self._child)
 
     def _grafana(self) -> pulumi.Output[str] | None:

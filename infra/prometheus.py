@@ -10,7 +10,9 @@ import yaml
 
 from infra.alert_rules import alerts, recordings, rule_file
 from infra.collectors import scrape_configuration, sidecar
+from infra.dashboards.platform import ServedModel
 from infra.foundation import Foundation
+from infra.limits import Limits
 from infra.policies import allow
 from infra.settings.observability import ObservabilitySettings
 
@@ -36,7 +38,8 @@ class PrometheusArgs:
     """What the workspace is told."""
 
     settings: ObservabilitySettings
-    on_ecs: Sequence[str] = ()
+    limits: Limits
+    on_ecs: Sequence[ServedModel] = ()
     """Models that are served on ECS, where the service is collected."""
     topic_arn: pulumi.Input[str] | None = None
     """Of the SNS topic that alerts go to; its policy must let `aps.amazonaws.com` publish."""
@@ -60,8 +63,8 @@ class Prometheus(pulumi.ComponentResource):
         self._on, self._args = foundation, args
         self._child = pulumi.ResourceOptions(parent=self)
         self.workspace = self._workspace()
-        self._rules("recordings", rule_file(recordings(args.settings)))
-        self._rules("alerts", rule_file(alerts(args.settings, args.on_ecs)))
+        self._rules("recordings", rule_file(recordings(args.on_ecs)))
+        self._rules("alerts", rule_file(alerts(args.limits, args.on_ecs)))
         if args.topic_arn is not None:
             self._alert_manager(args.topic_arn)
         if args.cluster:

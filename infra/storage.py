@@ -79,6 +79,7 @@ class Storage(pulumi.ComponentResource):
         root = arn("iam", region, self.account_id, "root", everywhere=True)
         groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
         alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
+        workspaces = arn("aps", region, self.account_id, "workspace/*")
         self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
@@ -101,13 +102,20 @@ class Storage(pulumi.ComponentResource):
                     condition={"ArnLike": {"aws:SourceArn": self._trails}},
                     sid="Trails",
                 ),
-                # An alarm that may not use the key cannot publish to an encrypted topic, and says so nowhere.
+                # What may not use the key cannot publish to an encrypted topic, and says so nowhere.
                 allow(
                     ["kms:Decrypt", "kms:GenerateDataKey*"],
                     "*",
                     principal={"Service": "cloudwatch.amazonaws.com"},
                     condition={"ArnLike": {"aws:SourceArn": alarms}},
                     sid="Alarms",
+                ),
+                allow(
+                    ["kms:Decrypt", "kms:GenerateDataKey*"],
+                    "*",
+                    principal={"Service": "aps.amazonaws.com"},
+                    condition={"ArnLike": {"aws:SourceArn": workspaces}},
+                    sid="Prometheus",
                 ),
             ),
             opts=self._child,

@@ -8,11 +8,12 @@ from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.checks import check
 from infra.cost import Cost, CostArgs
-from infra.dashboards.platform import served
+from infra.dashboards.platform import gpu_backends, served
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
+from infra.limits import Limits
 from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
@@ -49,7 +50,9 @@ foundation = Foundation(
     settings.permissions_boundary or None,
 )
 identity = Identity("identity", IdentityArgs(models), foundation)
-notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
+notifications = Notifications(
+    "notifications", NotificationsArgs(settings.alerts, settings.observability.prometheus), foundation
+)
 training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
 batch = None
 if settings.training.batch:
@@ -73,10 +76,12 @@ observability = Observability(
     "observability",
     ObservabilityArgs(
         settings.observability,
+        Limits.of(settings),
         served(models, naming),
         catalog,
         settings.budget.monthly_usd,
         notifications.topic_arn,
+        gpus=gpu_backends(settings.training),
     ),
     foundation,
 )

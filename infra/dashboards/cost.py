@@ -18,7 +18,7 @@ def build(dashboard: Dashboard, platform: Platform) -> Dashboard:
     """
     if platform.charges:
         _charges(dashboard.with_row(Row("The account's charges")), platform.monthly_usd)
-    if platform.gpu_training:
+    if platform.gpu_cluster:
         dashboard.with_row(Row("GPUs"))
         hour = promql("cluster:gpu:usd_per_hour", "all"), promql("cluster:gpu_idle:usd_per_hour", "idle")
         what = "GPUs at list price on demand, and the part of it that their utilisation leaves unused."

@@ -1,19 +1,44 @@
-"""GPU training on the cluster: what the GPUs do, whose they are, what idle ones cost, and who waits for one."""
+"""GPU training: what the GPUs do, whose they are, what idle ones cost, and who waits for one."""
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from infra.dashboards.queries import graph, number, promql
+from infra.dashboards.platform import Platform
+from infra.dashboards.queries import graph, metric, number, promql
 
 GPU = "{{Hostname}} GPU {{gpu}}"
 
 
-def build(dashboard: Dashboard) -> Dashboard:
-    """Fill the dashboard of GPU training; `dashboard` is an empty one, with its title and uid."""
-    _now(dashboard.with_row(Row("Now")))
-    _use(dashboard.with_row(Row("Utilisation and memory")))
-    _cost(dashboard.with_row(Row("Idle cost")))
-    _queues(dashboard.with_row(Row("Queues")))
+def build(dashboard: Dashboard, platform: Platform) -> Dashboard:
+    """Fill the dashboard of GPU training.
+
+    Args:
+        dashboard: an empty one, with its title and uid.
+        platform: the environment.
+    """
+    if platform.gpu_cluster:
+        _now(dashboard.with_row(Row("EKS: now")))
+        _use(dashboard.with_row(Row("EKS: utilisation and memory")))
+        _cost(dashboard.with_row(Row("EKS: idle cost")))
+        _queues(dashboard.with_row(Row("EKS: queues")))
+    if "sagemaker" in platform.gpus:
+        _sagemaker(dashboard.with_row(Row("SageMaker")))
+    if "batch" in platform.gpus:
+        _batch(dashboard.with_row(Row("Batch")), platform)
     return dashboard
+
+
+def _sagemaker(dashboard: Dashboard) -> None:
+    for title, name in {"Utilisation by host": "GPUUtilization", "Memory by host": "GPUMemoryUtilization"}.items():
+        query = metric("/aws/sagemaker/TrainingJobs", name, {"Host": "*"}, "Average", "${PROP('Dim.Host')}")
+        what = "Of each training job's hosts, all GPUs of a host added up: 800 is the most of eight."
+        dashboard.with_panel(graph(title, "percent", [query], what))
+
+
+def _batch(dashboard: Dashboard, platform: Platform) -> None:
+    label = "${PROP('Dim.InstanceId')}"
+    query = metric(platform.namespace("gpu"), "nvidia_smi_utilization_gpu", {"InstanceId": "*"}, "Average", label)
+    what = "The mean of each instance's GPUs, as the CloudWatch agent on it measures them."
+    dashboard.with_panel(graph("Utilisation by instance", "percent", [query], what, span=24))
 
 
 def _now(dashboard: Dashboard) -> None:

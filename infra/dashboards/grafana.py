@@ -25,9 +25,9 @@ def dashboards(platform: Platform) -> dict[str, dict[str, Any]]:
     }
     for served in platform.models:
         fill[f"model-{served.name}"] = (f"Model {served.name}", _of_model(served, platform))
-    if platform.gpu_training:
-        fill["gpu"] = ("GPU training", gpu.build)
-    if platform.charges or platform.gpu_training:
+    if platform.gpus:
+        fill["gpu"] = ("GPU training", lambda empty: gpu.build(empty, platform))
+    if platform.charges or platform.gpu_cluster:
         fill["cost"] = ("Cost", lambda empty: cost.build(empty, platform))
     return {name: _built(build(_empty(name, title, platform))) for name, (title, build) in fill.items()}
 

@@ -21,19 +21,19 @@ def build(dashboard: Dashboard, model: ServedModel, platform: Platform) -> Dashb
         platform: the environment.
     """
     flow = traffic(model, platform)
-    _traffic(dashboard.with_row(Row("Traffic")), flow, platform)
+    _traffic(dashboard.with_row(Row("Traffic")), model, flow, platform)
     _versions(dashboard.with_row(Row("Versions side by side")), model, flow, platform)
     _drift(dashboard.with_row(Row("Drift and quality")), model, platform)
-    RUNTIMES[model.runtime](dashboard.with_row(Row(f"Runtime: {model.runtime}")), model)
+    RUNTIMES[model.runtime](dashboard.with_row(Row(f"Runtime: {model.runtime}")), model, platform)
     return dashboard
 
 
-def _traffic(dashboard: Dashboard, flow: Traffic, platform: Platform) -> None:
-    limit = platform.settings.latency_ms / 1000 if flow.latency_unit == "s" else platform.settings.latency_ms * 1000
+def _traffic(dashboard: Dashboard, model: ServedModel, flow: Traffic, platform: Platform) -> None:
+    limit = model.latency_ms / 1000 if flow.latency_unit == "s" else model.latency_ms * 1000
     dashboard.with_panel(graph("Requests", "reqpm", flow.total(), "Requests a minute, of all versions.", span=8))
     what = "Answers with a status of 5xx, in percent of all; the line is the limit that raises an alert."
     errors = flow.error_percent()
-    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.settings.error_percent, span=8))
+    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.limits.error_percent, span=8))
     what = "99 of 100 requests of the slowest version are answered within it; the line is the objective."
     dashboard.with_panel(graph("Latency, p99", flow.latency_unit, flow.slowest(), what, limit=limit, span=8))
 
@@ -43,10 +43,20 @@ def _versions(dashboard: Dashboard, model: ServedModel, flow: Traffic, platform:
     latency = [*flow.latency(50), *flow.latency(99)]
     what = "The median and the 99th percentile of each version."
     dashboard.with_panel(graph("Latency by version", flow.latency_unit, latency, what))
+    if model.runtime == "lambda":
+        failed = metric(
+            platform.namespace("inference"),
+            "mlp_errors",
+            {"model": model.name, "version": "*"},
+            "Sum",
+            "version ${PROP('Dim.version')}",
+        )
+        what = "Answers with a status of 5xx, a minute."
+        dashboard.with_panel(graph("Failed requests by version", "reqpm", [failed], what, span=24))
     if model.runtime != "ecs":
         return
     what = "Answers with a status of 5xx, in percent of the version's requests."
-    limit = platform.settings.error_percent
+    limit = platform.limits.error_percent
     dashboard.with_panel(graph("Errors by version", "percent", flow.errors(), what, limit=limit))
     dashboard.with_panel(_comparison(model.name))
 
@@ -82,7 +92,7 @@ def _comparison(model: str) -> table.Panel:
 def _drift(dashboard: Dashboard, model: ServedModel, platform: Platform) -> None:
     drift = promql(f'max by (feature) (mlp_drift_score{{model="{model.name}"}})', "{{feature}}")
     what = "How far the distribution of each feature is from that of the training data (population stability index)."
-    limit = platform.settings.drift_score
+    limit = platform.limits.drift_score
     dashboard.with_panel(graph("Drift of the features", "none", [drift], what, limit=limit))
     quality = promql(
         f'max by (version, metric) (mlp_quality{{model="{model.name}"}})', "version {{version}} {{metric}}"
@@ -101,7 +111,7 @@ def _drift(dashboard: Dashboard, model: ServedModel, platform: Platform) -> None
     dashboard.with_panel(graph("Capture", "cpm", captured, what))
 
 
-def _lambda(dashboard: Dashboard, model: ServedModel) -> None:
+def _lambda(dashboard: Dashboard, model: ServedModel, platform: Platform) -> None:
     def of(name: str, statistic: str) -> Query:
         return metric("AWS/Lambda", name, model.dimensions, statistic, f"{name} {statistic}")
 
@@ -111,9 +121,18 @@ def _lambda(dashboard: Dashboard, model: ServedModel) -> None:
     dashboard.with_panel(graph("Duration", "ms", duration, "Of an invocation, what the function is paid for.", span=8))
     concurrent = [of("ConcurrentExecutions", "Maximum")]
     dashboard.with_panel(graph("At once", "none", concurrent, "Invocations at the same time.", span=8))
+    namespace = platform.namespace("inference")
+    failed = [
+        metric(namespace, f"mlp_failed_{what}", {"model": model.name}, "Sum", what) for what in ("loads", "refreshes")
+    ]
+    what = "Versions that could not be loaded, and times that the list of live versions could not be read."
+    dashboard.with_panel(graph("Failures to follow the live versions", "none", failed, what, limit=1))
+    lost = metric(namespace, "mlp_capture_lost", {"stream": "*"}, "Sum", "${PROP('Dim.stream')}")
+    what = "Captured lines a minute, of every model, that the monitor will not see."
+    dashboard.with_panel(graph("Captures lost", "cpm", [lost], what, limit=1))
 
 
-def _ecs(dashboard: Dashboard, model: ServedModel) -> None:
+def _ecs(dashboard: Dashboard, model: ServedModel, _: Platform) -> None:
     used = [metric("AWS/ECS", f"{what}Utilization", model.dimensions, "Average", what) for what in ("CPU", "Memory")]
     dashboard.with_panel(graph("Use of the tasks", "percent", used, "Of what the tasks reserve.", limit=80, span=8))
     in_flight = promql('sum(mlp_in_flight{job="inference"})', "requests")
@@ -127,7 +146,7 @@ def _ecs(dashboard: Dashboard, model: ServedModel) -> None:
     dashboard.with_panel(graph("Failures to follow the live versions", "none", failed, what, limit=1, span=8))
 
 
-def _sagemaker(dashboard: Dashboard, model: ServedModel) -> None:
+def _sagemaker(dashboard: Dashboard, model: ServedModel, _: Platform) -> None:
     def of(name: str, statistic: str) -> Query:
         dimensions = {**model.dimensions, "VariantName": "*"}
         return metric("AWS/SageMaker", name, dimensions, statistic, f"${{PROP('Dim.VariantName')}} {name}")
@@ -138,7 +157,7 @@ def _sagemaker(dashboard: Dashboard, model: ServedModel) -> None:
     dashboard.with_panel(graph("SageMaker's share of the latency", "µs", overhead, "What the model does not take."))
 
 
-RUNTIMES: dict[str, Callable[[Dashboard, ServedModel], None]] = {
+RUNTIMES: dict[str, Callable[[Dashboard, ServedModel, Platform], None]] = {
     "lambda": _lambda,
     "ecs": _ecs,
     "sagemaker": _sagemaker,

@@ -23,14 +23,14 @@ def build(dashboard: Dashboard, platform: Platform) -> Dashboard:
     dashboard.with_row(Row("Models"))
     dashboard.with_panel(number("Requests a minute", "reqpm", total, "Of each model, now.", span=12))
     what = "Answers with a status of 5xx, in percent of each model's; red from the limit that raises an alert on."
-    dashboard.with_panel(number("Errors", "percent", errors, what, limit=platform.settings.error_percent, span=12))
+    dashboard.with_panel(number("Errors", "percent", errors, what, limit=platform.limits.error_percent, span=12))
     dashboard.with_panel(graph("Requests", "reqpm", total, "Requests a minute of each model.", span=12))
-    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.settings.error_percent, span=12))
+    dashboard.with_panel(graph("Errors", "percent", errors, what, limit=platform.limits.error_percent, span=12))
     _latency(dashboard, flows)
     drift = promql("max by (model) (mlp_drift_score)", "{{model}}")
     what = "The feature of each model that has drifted furthest from its training data."
-    dashboard.with_panel(graph("Drift", "none", [drift], what, limit=platform.settings.drift_score))
-    if platform.gpu_training:
+    dashboard.with_panel(graph("Drift", "none", [drift], what, limit=platform.limits.drift_score))
+    if platform.gpu_cluster:
         _training(dashboard.with_row(Row("Training")))
     return dashboard
 

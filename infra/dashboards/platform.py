@@ -6,9 +6,10 @@ from typing import Literal
 
 from contract.manifest import Manifest
 from contract.metrics import namespace
+from infra.limits import Limits
 from infra.naming import Naming
 from infra.regions import partition
-from infra.settings.observability import ObservabilitySettings
+from infra.settings.training import Backend, TrainingSettings
 
 Runtime = Literal["lambda", "ecs", "sagemaker"]
 
@@ -20,11 +21,13 @@ class ServedModel:
     Attributes:
         name: the model's.
         runtime: what serves it.
+        latency_ms: what 99 of 100 requests are to be answered within.
         dimensions: of its runtime's own metrics in CloudWatch, such as `{"FunctionName": "mlp-dev-inference-digits"}`.
     """
 
     name: str
     runtime: Runtime
+    latency_ms: int
     dimensions: Mapping[str, str]
 
 
@@ -35,18 +38,23 @@ class Platform:
     Attributes:
         naming: its names.
         region: where it is.
-        settings: the limits that its dashboards draw.
+        limits: those that its dashboards draw.
         models: those that it serves.
-        gpu_training: whether GPUs train on its cluster.
+        gpus: the backends whose GPUs are shown.
         monthly_usd: its budget.
     """
 
     naming: Naming
     region: str
-    settings: ObservabilitySettings
+    limits: Limits
     models: tuple[ServedModel, ...]
-    gpu_training: bool
+    gpus: frozenset[Backend]
     monthly_usd: int
+
+    @property
+    def gpu_cluster(self) -> bool:
+        """Whether GPUs train on its EKS cluster, whose exporter says the most of them."""
+        return "eks" in self.gpus
 
     @property
     def uid(self) -> str:
@@ -63,6 +71,15 @@ class Platform:
         return namespace(self.naming.prefix, self.naming.environment, part)
 
 
+def gpu_backends(training: TrainingSettings) -> frozenset[Backend]:
+    """The backends of an environment, its cluster left out, that say what their GPUs do."""
+    on: dict[Backend, bool] = {
+        "sagemaker": training.sagemaker is not None,
+        "batch": training.batch is not None and bool(training.batch.gpu_types(gpu=True)),
+    }
+    return frozenset(name for name, is_on in on.items() if is_on)
+
+
 _DIMENSIONS = {
     "lambda": ("FunctionName",),
     "ecs": ("ClusterName", "ServiceName"),
@@ -77,6 +94,7 @@ def served(models: Mapping[str, Manifest], naming: Naming) -> tuple[ServedModel,
         ServedModel(
             model,
             manifest.serving.runtime,
+            manifest.serving.latency_ms,
             dict.fromkeys(_DIMENSIONS[manifest.serving.runtime], naming(f"inference-{model}")),
         )
         for model, manifest in models.items()

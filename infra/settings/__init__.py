@@ -70,6 +70,8 @@ class Settings(Strict):
         if self.data.mlflow and self.data.mlflow.ecs:
             yield from self._mistakes_of_ecs(self.data.mlflow.ecs)
         yield from self._training_mistakes()
+        if self.observability.grafana == "cluster" and getattr(self, "cluster", None) is None:
+            yield "ml-platform:observability.grafana: cluster needs an EKS cluster; allowed without one: managed, none"
 
     def _mistakes_of_ecs(self, mlflow: MlflowOnEcs) -> Iterator[str]:
         """What a container in the private subnets needs of the network."""

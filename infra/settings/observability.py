@@ -5,13 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from contract.metrics import LATENCY_BOUNDS
 from contract.strict import Strict
 from infra.regions import offering
 from infra.settings.section import Place, Section
 
 GroupId = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{10}-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-BOUNDS_MS = tuple(round(bound * 1000, 2) for bound in LATENCY_BOUNDS)
 
 
 class SamlSettings(Strict):
@@ -24,7 +22,7 @@ class SamlSettings(Strict):
 
 
 class ObservabilitySettings(Section):
-    """Prometheus, Grafana, and when somebody is told.
+    """Prometheus and Grafana. When a model raises an alert is said in the section `alerts` and its manifest.
 
     An empty workspace of Amazon Managed Prometheus costs nothing; it is paid by samples taken in (about 0.9 USD for ten
     million), kept and queried. Managed Grafana costs about 9 USD a month for each person (and each token) that may
@@ -43,10 +41,7 @@ class ObservabilitySettings(Section):
     editors: tuple[GroupId, ...] = Field(default=(), description="IDs of groups that may change dashboards")
     viewers: tuple[GroupId, ...] = Field(default=(), description="IDs of groups that may look")
     retention_days: int = Field(default=150, ge=1, le=1095, description="how long Prometheus keeps metrics")
-    error_percent: float = Field(default=1, gt=0, lt=100, description="errors in five minutes that raise an alert")
-    latency_ms: float = Field(default=100, description="99% of requests are to be answered within it")
     drift_score: float = Field(default=0.2, gt=0, le=10, description="drift of a feature that raises an alert")
-    idle_gpu_minutes: int = Field(default=30, ge=5, le=1440, description="how long a GPU may do nothing")
     pending_minutes: int = Field(default=30, ge=5, le=1440, description="how long training jobs may wait in a queue")
 
     @model_validator(mode="after")
@@ -59,9 +54,6 @@ class ObservabilitySettings(Section):
             raise ValueError(f"{said}: only grafana: managed has a sign-in of its own, but grafana is {self.grafana}")
         if self.saml and groups:
             raise ValueError(f"{', '.join(groups)}: with saml, the identity provider's attribute says who may do what")
-        if self.latency_ms not in BOUNDS_MS:
-            allowed = ", ".join(f"{bound:g}" for bound in BOUNDS_MS)
-            raise ValueError(f"latency_ms is {self.latency_ms:g}, which the service does not count; allowed: {allowed}")
         return self
 
     def mistakes(self, place: Place, /) -> Iterator[str]:

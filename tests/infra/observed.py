@@ -9,6 +9,7 @@ from embedded.monitor import run
 from infra.catalog import Catalog, CatalogArgs
 from infra.dashboards.platform import ServedModel
 from infra.foundation import Foundation
+from infra.limits import Limits
 from infra.naming import Naming
 from infra.network import Network, NetworkArgs
 from infra.observability import Cluster, Observability, ObservabilityArgs
@@ -21,13 +22,14 @@ from infra.storage import Storage, StorageArgs
 from tests.infra.conftest import KnownIds
 
 TOPIC = "arn:aws:sns:eu-west-1:123456789012:alarms"
+LIMITS = Limits()
 MODELS = (
-    ServedModel("digits", "ecs", {"ClusterName": "c", "ServiceName": "s"}),
-    ServedModel("anomaly", "lambda", {"FunctionName": "f"}),
+    ServedModel("digits", "ecs", 1000, {"ClusterName": "c", "ServiceName": "s"}),
+    ServedModel("anomaly", "lambda", 1000, {"FunctionName": "f"}),
 )
 
 
-def observe(provider=None, *, on_cluster=False, topic=TOPIC, **settings):
+def observe(provider=None, *, on_cluster=False, topic=TOPIC, limits=LIMITS, **settings):
     """Run the part of the program that this is about, with a service on ECS, a topic and a cluster."""
 
     def program():
@@ -45,7 +47,7 @@ def observe(provider=None, *, on_cluster=False, topic=TOPIC, **settings):
             kube = kubernetes.Provider("cluster", kubeconfig="{}")
             arn = "arn:aws:eks:eu-west-1:123456789012:cluster/acme-test"
             cluster = Cluster("acme-test", ScrapedCluster(arn, "sg-1"), kube)
-        args = ObservabilityArgs(ObservabilitySettings(**settings), MODELS, catalog, 100, topic, cluster)
+        args = ObservabilityArgs(ObservabilitySettings(**settings), limits, MODELS, catalog, 100, topic, cluster)
         prometheus = Observability("observability", args, on).prometheus
         if prometheus:
             pulumi.export("container", prometheus.ecs_collector("/acme/test/inference/digits", 8080))

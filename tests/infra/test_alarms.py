@@ -83,6 +83,22 @@ def test_the_topic_is_encrypted_and_takes_what_our_alarms_say(build):
     assert alarms_use["Condition"] == ours
 
 
+def test_the_topic_takes_what_prometheus_says_where_there_is_one(build):
+    """Alerts of a workspace that may not publish, or not use the topic's key, are lost without a word."""
+    deployment = build(observability={"prometheus": True})
+    policy = statements(only(deployment, "aws:sns/topicPolicy:TopicPolicy", "alarms").inputs["policy"])
+    (prometheus,) = [s for s in policy if s["Principal"] == {"Service": "aps.amazonaws.com"}]
+    workspaces = {"aws:SourceArn": "arn:aws:aps:eu-west-1:123456789012:workspace/*"}
+    assert prometheus["Action"] == ["sns:Publish", "sns:GetTopicAttributes"]
+    assert prometheus["Condition"] == {
+        "StringEquals": {"aws:SourceAccount": "123456789012"},
+        "ArnLike": workspaces,
+    }
+    (key,) = deployment.of_type("aws:kms/keyPolicy:KeyPolicy")
+    (use,) = [s for s in statements(key.inputs["policy"]) if s["Principal"] == {"Service": "aps.amazonaws.com"}]
+    assert use["Condition"] == {"ArnLike": workspaces}
+
+
 def test_captures_go_to_the_lake_encrypted_a_folder_a_day(build):
     deployment = build()
     stream = only(deployment, "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream", "predictions-digits").inputs

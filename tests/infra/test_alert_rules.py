@@ -1,5 +1,6 @@
 """The table of metrics is what the service says, and the rules keep to it; every alert has a runbook."""
 
+import dataclasses
 import json
 import re
 
@@ -9,9 +10,9 @@ import yaml
 from contract.metrics import CLOUDWATCH, EMBEDDED, PROMETHEUS, embedded, namespace
 from contract.paths import ROOT
 from infra.alert_rules import GPU_USD_PER_HOUR, alerts, recordings, rule_file
-from infra.settings.observability import BOUNDS_MS, ObservabilitySettings
+from infra.limits import Limits
 from tests.infra import observed
-from tests.infra.promql import labels, mistakes, parse
+from tests.infra.promql import ON_ECS, labels, mistakes, parse
 
 
 def test_no_two_metrics_have_the_same_series():
@@ -50,7 +51,7 @@ def test_embedded_metrics_hold_what_cloudwatch_takes_of_one_document(count):
 
 RULES = [
     pytest.param(rule, id=rule.name)
-    for groups in (recordings(ObservabilitySettings()), alerts(ObservabilitySettings(), ["digits"]))
+    for groups in (recordings([ON_ECS]), alerts(Limits(), [ON_ECS]))
     for rules in groups.values()
     for rule in rules
 ]
@@ -73,13 +74,15 @@ def test_an_alert_says_what_is_wrong_and_what_to_do_and_its_runbook_is_in_the_do
     assert alert.runbook in " ".join(page.split())
 
 
-@pytest.mark.parametrize("limit", BOUNDS_MS)
-def test_a_latency_objective_is_counted_whatever_it_is(limit):
+@pytest.mark.parametrize(
+    ("limit", "bound"), [(1, 0.001), (70, 0.1), (100, 0.1), (1000, 1.0), (2501, 5.0), (10_000, 10.0)]
+)
+def test_a_latency_objective_counts_as_the_next_bound(limit, bound):
     """The bucket's bound must be spelt as the service and the collector spell it."""
-    rules = recordings(ObservabilitySettings(latency_ms=limit))["serving"]
+    rules = recordings([dataclasses.replace(ON_ECS, latency_ms=limit)])["serving"]
     (slow,) = [rule.expression for rule in rules if rule.name == "model:mlp_slow_requests:ratio_rate5m"]
     (matcher,) = re.findall(r'le(=~?)"([^"]+)"', slow)
-    spelt = {str(limit / 1000), f"{limit / 1000:g}"}
+    spelt = {str(bound), f"{bound:g}"}
     if matcher[0] == "=~":
         assert all(re.fullmatch(matcher[1], bound) for bound in spelt)
     else:
@@ -87,8 +90,8 @@ def test_a_latency_objective_is_counted_whatever_it_is(limit):
 
 
 def test_the_settings_set_the_limits():
-    settings = ObservabilitySettings(error_percent=2, drift_score=0.3, idle_gpu_minutes=45, pending_minutes=10)
-    by_name = {alert.name: alert for rules in alerts(settings, []).values() for alert in rules}
+    limits = Limits(error_percent=2, drift_score=0.3, idle_gpu_minutes=45, pending_minutes=10)
+    by_name = {alert.name: alert for rules in alerts(limits, []).values() for alert in rules}
     assert by_name["ModelErrors"].expression.endswith("> 0.02")
     assert by_name["ModelDrift"].expression.endswith("> 0.3")
     assert by_name["GpuIdle"].lasting == "45m"
@@ -97,13 +100,13 @@ def test_the_settings_set_the_limits():
 
 
 def test_idle_gpus_raise_an_alert_after_half_an_hour_by_default():
-    (idle,) = [a for rules in alerts(ObservabilitySettings(), []).values() for a in rules if a.name == "GpuIdle"]
+    (idle,) = [a for rules in alerts(Limits(), []).values() for a in rules if a.name == "GpuIdle"]
     assert idle.lasting == "30m"
     assert "DCGM_FI_DEV_GPU_UTIL" in idle.expression
 
 
 def test_every_gpu_has_a_price_of_its_own():
-    (prices,) = [r for r in recordings(ObservabilitySettings())["gpu"] if r.name == "gpu:price:usd_per_hour"]
+    (prices,) = [r for r in recordings([])["gpu"] if r.name == "gpu:price:usd_per_hour"]
     for model, price in GPU_USD_PER_HOUR.items():
         assert f'label_replace(vector({price:g}), "modelName", "{model}", "", "")' in prices.expression
 
@@ -113,8 +116,10 @@ def test_the_rules_are_registered_as_prometheus_reads_them():
         r.inputs["name"]: yaml.safe_load(r.inputs["data"])
         for r in observed.managed().of_type("aws:amp/ruleGroupNamespace:RuleGroupNamespace")
     }
-    settings = ObservabilitySettings()
-    assert files == {"recordings": rule_file(recordings(settings)), "alerts": rule_file(alerts(settings, ["digits"]))}
+    assert files == {
+        "recordings": rule_file(recordings([ON_ECS])),
+        "alerts": rule_file(alerts(Limits(), [ON_ECS])),
+    }
     for group in (group for file in files.values() for group in file["groups"]):
         assert group.keys() == {"name", "interval", "rules"}
         for rule in group["rules"]:

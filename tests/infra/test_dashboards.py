@@ -20,21 +20,26 @@ from infra.dashboards.grafana import dashboards
 from infra.dashboards.platform import Platform, ServedModel
 from infra.dashboards.queries import ATHENA, MIXED, PROMETHEUS
 from infra.dashboards.queries import CLOUDWATCH as CLOUDWATCH_SOURCE
+from infra.limits import Limits
 from infra.naming import Naming
-from infra.settings.observability import ObservabilitySettings
 from tests.infra.promql import labels, mistakes, parse
 
 SCHEMAS = json.loads((Path(__file__).parent / "schemas" / "grafana-13.2.3.json").read_text())["schemas"]
 MODELS = (
-    ServedModel("digits", "ecs", {"ClusterName": "acme-test-inference", "ServiceName": "acme-test-digits"}),
-    ServedModel("credit-risk", "lambda", {"FunctionName": "acme-test-inference-credit-risk"}),
-    ServedModel("anomaly", "sagemaker", {"EndpointName": "acme-test-anomaly"}),
+    ServedModel("digits", "ecs", 100, {"ClusterName": "acme-test-inference", "ServiceName": "acme-test-digits"}),
+    ServedModel("credit-risk", "lambda", 300, {"FunctionName": "acme-test-inference-credit-risk"}),
+    ServedModel("anomaly", "sagemaker", 500, {"EndpointName": "acme-test-anomaly"}),
 )
 
 
 def platform(**changes) -> Platform:
-    given = {"models": MODELS, "gpu_training": True, "monthly_usd": 100, "region": "eu-west-1"} | changes
-    return Platform(naming=Naming("acme", "test"), settings=ObservabilitySettings(), **given)
+    given = {
+        "models": MODELS,
+        "gpus": frozenset(("eks", "sagemaker", "batch")),
+        "monthly_usd": 100,
+        "region": "eu-west-1",
+    } | changes
+    return Platform(naming=Naming("acme", "test"), limits=Limits(), **given)
 
 
 BUILT = dashboards(platform())
@@ -68,10 +73,19 @@ def test_there_is_an_overview_one_for_each_model_one_for_gpus_and_one_for_cost()
 
 
 def test_what_is_not_there_has_no_dashboard():
-    small = dashboards(platform(gpu_training=False, region="us-gov-west-1"))
+    small = dashboards(platform(gpus=frozenset(), region="us-gov-west-1"))
     assert set(small) == {"overview", "model-digits", "model-credit-risk", "model-anomaly"}
     assert "DCGM" not in json.dumps(small)
     assert dashboards(platform(models=()))["overview"]["panels"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rows"), [({"sagemaker"}, ["SageMaker"]), ({"batch", "sagemaker"}, ["SageMaker", "Batch"])]
+)
+def test_gpus_are_shown_without_a_cluster_too(gpus, rows):
+    built = dashboards(platform(gpus=frozenset(gpus)))
+    assert [panel["title"] for panel in built["gpu"]["panels"] if panel["type"] == "row"] == rows
+    assert "DCGM" not in json.dumps(built)
 
 
 @pytest.mark.parametrize("name", BUILT)

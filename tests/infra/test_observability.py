@@ -13,6 +13,7 @@ from embedded.project import load_settings
 from embedded.resources import ROWS
 from embedded.state import State
 from infra.collectors import collector, scrape_configuration
+from infra.limits import Limits
 from infra.prometheus import alert_manager
 from infra.settings.observability import ObservabilitySettings
 from tests.conftest import REGION
@@ -163,7 +164,7 @@ def test_a_changed_rule_is_changed_in_place(emulated_aws, tmp_path):
     state = State.load(tmp_path / "state.json", emulated_aws.identity)
     observe(EmulatedAws(emulated_aws.url, REGION, state), prometheus=True)
     changed = EmulatedAws(emulated_aws.url, REGION, state)
-    observe(changed, prometheus=True, error_percent=7)
+    observe(changed, prometheus=True, limits=Limits(error_percent=7))
     assert [step.action for step in changed.steps if "acme-test-alerts" in step.urn and "ruleGroup" in step.type] == [
         "update"
     ]
@@ -207,11 +208,11 @@ def test_every_type_is_created_or_known_to_be_recorded_only(managed, on_cluster)
         ),
         ({"prometheus": True, "grafana": "managed", "admins": ["ml-admins"]}, "observability.admins.0"),
         (
-            {"latency_ms": 70},
-            "latency_ms is 70, which the service does not count; allowed: 0.25, 0.5, 1, 2.5, 5, 10, 25",
+            {"prometheus": True, "grafana": "cluster"},
+            "observability.grafana: cluster needs an EKS cluster; allowed without one: managed, none",
         ),
         ({"retention_days": 2000}, "observability.retention_days: input should be less than or equal to 1095"),
-        ({"idle_gpu_minutes": 1}, "observability.idle_gpu_minutes: input should be greater than or equal to 5"),
+        ({"pending_minutes": 1}, "observability.pending_minutes: input should be greater than or equal to 5"),
         ({"grafanna": "none"}, "unknown key 'grafanna'; did you mean 'grafana'?"),
         (
             {"prometheus": True, "grafana": "managed", "saml": {"metadata_url": "http://idp", "admin_values": ["a"]}},

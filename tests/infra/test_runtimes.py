@@ -34,6 +34,13 @@ def test_every_runtime_keeps_the_rules_in_production(foresee, serving):
     assert check("prod", foresee(serving=serving, **settings)).violations == ()
 
 
+def test_a_latency_that_the_service_does_not_count_is_refused_where_an_alert_goes_by_it(preview):
+    slow = {"serving": ECS | {"latency_ms": 10_001}, "network": NAT, "inference": INFERENCE}
+    assert preview(**slow).outputs
+    with pytest.raises(PlatformError, match=r"digits/model.yaml: serving.latency_ms is 10001, .*are 1 to 10000"):
+        preview(**slow, observability={"prometheus": True})
+
+
 @pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
 def test_every_runtime_previews_with_nothing_known(preview, serving):
     assert preview(serving=serving, network=NAT, inference=INFERENCE | {"architecture": "x86_64"}).outputs
