@@ -4,8 +4,8 @@ AWS takes no firewall before an HTTP API. It takes one before a regional REST AP
 
 - A REST API knows no JWT authorizer for an issuer of the company's own, costs three times as much a request, and cannot
   reach the internal load balancer without a second, network one.
-- CloudFront's firewall stands in us-east-1, outside the environment's region, and AWS's own name of the API leads around
-  it, unless every service checks a shared secret.
+- CloudFront's firewall stands in us-east-1, outside the environment's region, and AWS's own name of the API leads
+  around it, unless every service checks a shared secret.
 - The load balancer is in the environment's region, and nothing leads around it: its security group lets in the API's
   link alone. So that is where it stands.
 """
