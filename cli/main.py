@@ -11,6 +11,7 @@ from cli import (
     bootstrap,
     cost,
     dashboards,
+    digest,
     doctor,
     down,
     logs,
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 LAPTOP = (up, status, predict, logs, train, run, new, down)
-CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, release)
+CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, digest, release)
 for module in LAPTOP + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 for group in (models.models, profile.profile):

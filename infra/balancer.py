@@ -7,14 +7,16 @@ import pulumi_aws as aws
 
 from infra.access import HTTPS, https_listener, internal_balancer, open_to_aws, open_way, security_group
 from infra.foundation import Foundation
-from infra.settings.inference import Domain
+from infra.settings.inference import Domain, WafSettings
+from infra.waf import Waf, WafArgs
 
 
 @dataclass
 class BalancerArgs:
-    """The name that the balancer's certificate is for."""
+    """The name that the balancer's certificate is for, and the firewall before it, if there is to be one."""
 
     domain: Domain
+    waf: WafSettings | None = None
 
 
 class Balancer(pulumi.ComponentResource):
@@ -34,6 +36,8 @@ class Balancer(pulumi.ComponentResource):
             "type": "fixed-response",
             "fixed_response": {"content_type": "application/json", "status_code": "404", "message_body": "{}"},
         }
+        if args.waf:
+            Waf("waf", WafArgs(args.waf, self.balancer.arn), foundation, child)
         self.listener = https_listener("inference", self.balancer, args.domain, nobody, foundation, child)
         self.link = aws.apigatewayv2.VpcLink(
             foundation.naming("inference"),

@@ -350,6 +350,10 @@ _LOOK = [
     "sns:ListTagsForResource",
     "ssm:DescribeParameters",
     "ssm:ListTagsForResource",
+    "wafv2:GetLoggingConfiguration",
+    "wafv2:GetWebACL",
+    "wafv2:GetWebACLForResource",
+    "wafv2:ListTagsForResource",
 ]
 """How things are set up, and never what is in them: no object, parameter value, secret, row or function code."""
 
@@ -381,6 +385,7 @@ _REGIONAL = [
     "sqs",
     "ssm",
     "states",
+    "wafv2",
 ]
 """Services of which an environment may make anything in its region."""
 

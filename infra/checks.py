@@ -42,6 +42,11 @@ def _of_inference(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
                 yield f"{model}.runtime is ecs, which needs {file}.balancer (name, certificate_arn)"
             if settings.tier == "prod" and serving.spot_percent == 100:
                 yield f"{model}.spot_percent is 100: in prod some tasks must be on demand; allowed are 0 to 99"
+        if settings.inference.waf and serving.runtime == "lambda":
+            yield (
+                f"{model}.runtime is lambda, but {file}.waf stands before the load balancer, past which requests to "
+                "Lambda go: serve it on ecs, or take waf out"
+            )
         if isinstance(serving, EcsServing | SagemakerServing) and _cut_off(settings):
             yield (
                 f"{model}.runtime is {serving.runtime}, which needs a way to AWS from the private subnets: set nat, or "

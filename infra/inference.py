@@ -109,7 +109,7 @@ class Inference(pulumi.ComponentResource):
         if not self._balancer:
             domain = self._args.settings.balancer
             assert domain, "the settings are checked for it before the first resource"
-            self._balancer = Balancer("balancer", BalancerArgs(domain), self._on, self._child)
+            self._balancer = Balancer("balancer", BalancerArgs(domain, self._args.settings.waf), self._on, self._child)
         return self._balancer
 
     def _live_parameter(self, model: str) -> str:

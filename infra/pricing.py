@@ -188,6 +188,11 @@ def _bucket(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> flo
     return load.stored_gb / BUCKETS * price["s3_gb_month"]
 
 
+def _firewall(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    rules = len(inputs["rules"]) * price["waf_rule_month"]
+    return price["waf_acl_month"] + rules + load.requests / 1e6 * price["waf_request_million"]
+
+
 BUCKETS = 5
 """Over which the stored data are spread; it does not matter how, as all cost the same."""
 
@@ -214,6 +219,7 @@ PRICED: dict[str, Price] = {
     "aws:route53/zone:Zone": lambda _, __, price: price["zone_month"],
     "aws:s3/bucket:Bucket": _bucket,
     "aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer": _mlflow,
+    "aws:wafv2/webAcl:WebAcl": _firewall,
 }
 """By type of resource; a gigabyte of images is reckoned to each repository."""
 
@@ -286,6 +292,8 @@ FREE = frozenset(
         "aws:ssm/parameter:Parameter",
         "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+        "aws:wafv2/webAclAssociation:WebAclAssociation",
+        "aws:wafv2/webAclLoggingConfiguration:WebAclLoggingConfiguration",
         "grafana:alerting/contactPoint:ContactPoint",
         "grafana:alerting/notificationPolicy:NotificationPolicy",
         "grafana:oss/dashboard:Dashboard",

@@ -16,6 +16,8 @@ LAKE = ("raw", "curated", "artifacts", "queries")
 
 BALANCERS = "balancers"
 """Prefix of the load balancers' access logs in the logs bucket."""
+FIREWALLS = "aws-waf-logs-"
+"""What the name of a firewall's log group begins with: AWS takes no other."""
 BALANCER_LOGS = "logdelivery.elasticloadbalancing.amazonaws.com"
 
 QUERY_DAYS = 7
@@ -77,7 +79,10 @@ class Storage(pulumi.ComponentResource):
         self.account_id = key.arn.apply(lambda key: key.split(":")[4])
         region = self._args.region
         root = arn("iam", region, self.account_id, "root", everywhere=True)
-        groups = arn("logs", region, self.account_id, f"log-group:{self._naming.path('')}*")
+        groups = [
+            arn("logs", region, self.account_id, f"log-group:{name}*")
+            for name in (self._naming.path(""), f"{FIREWALLS}{self._naming('')}")
+        ]
         alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
         workspaces = arn("aps", region, self.account_id, "workspace/*")
         self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")

@@ -1,6 +1,7 @@
 """The workflows: pinned, with the least permissions, and nothing of a fork's near a credential."""
 
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -29,6 +30,8 @@ def test_there_are_the_workflows_that_the_documents_name():
         "preview-comment.yml",
         "deploy.yml",
         "deploy-environment.yml",
+        "images.yml",
+        "image-environment.yml",
     } <= WORKFLOWS.keys()
 
 
@@ -99,6 +102,10 @@ def test_writing_rights_are_where_they_are_needed_only():
         ("deploy.yml", "staging"): {"id-token"},
         ("deploy.yml", "prod"): {"id-token"},
         ("deploy-environment.yml", "up"): {"id-token"},
+        ("images.yml", "build"): {"id-token", "attestations"},
+        ("images.yml", "deliver"): {"id-token", "contents", "pull-requests"},
+        ("image-environment.yml", "push"): {"id-token"},
+        ("image-environment.yml", "propose"): {"contents", "pull-requests"},
     }
 
 
@@ -123,3 +130,43 @@ def test_staging_follows_dev_and_prod_follows_staging():
         assert job["with"] == {"environment": name}
         assert (ROOT / f"Pulumi.{name}.yaml").exists()
     assert "refs/heads/main" in jobs["dev"]["if"]
+
+
+def test_who_builds_an_image_has_no_way_into_an_account_and_who_pushes_it_runs_no_code_of_the_repository():
+    build, push = JOBS["images.yml", "build"], JOBS["image-environment.yml", "push"]
+    assert not re.search(r"vars\.AWS|environment", yaml.safe_dump(build))
+    assert push["environment"] == "${{ inputs.environment }}"
+    assert not re.search(
+        r"mlp |pip |python", "".join(step.get("run", "") for step in push["steps"]).replace("`mlp up", "")
+    )
+
+
+def test_the_image_is_one_that_lambda_takes_and_is_scanned_before_it_leaves():
+    steps = JOBS["images.yml", "build"]["steps"]
+    script = next(step["run"] for step in steps if step.get("id") == "image")
+    assert "--provenance=false --sbom=false" in script
+    assert "--format v2s2" in script
+    (scan,) = [at for at, step in enumerate(steps) if step.get("with", {}).get("exit-code")]
+    leaves = [
+        at for at, step in enumerate(steps) if re.match(r"actions/(attest|upload-artifact)@", step.get("uses", ""))
+    ]
+    assert len(leaves) == 3
+    assert scan < min(leaves)
+
+
+def test_what_is_built_from_starts_a_build():
+    paths = triggers(WORKFLOWS["images.yml"])["push"]["paths"]
+    dockerfile = (ROOT / "services/inference/Dockerfile").read_text()
+    for source in re.findall(r"^COPY (?!--from)(.*) \S+$", dockerfile, re.MULTILINE):
+        for name in source.split():
+            if name not in ("README.md", "LICENSE"):
+                assert any(re.match(path.replace("**", ".*"), name) for path in paths), name
+    assert {"dev", "staging", "prod"} == set(JOBS["images.yml", "deliver"]["strategy"]["matrix"]["environment"])
+
+
+def test_every_script_is_one_that_bash_can_read():
+    for (file, name), job in JOBS.items():
+        for step in job.get("steps", []):
+            if "run" in step:
+                done = subprocess.run(["bash", "-n"], input=step["run"], capture_output=True, text=True, check=False)
+                assert done.returncode == 0, f"{file}: {name}: {done.stderr}"

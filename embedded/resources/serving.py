@@ -279,4 +279,29 @@ ROWS: dict[str, Row] = {
         delete=Call("DeleteEndpoint", parameters={"EndpointName": "{id}"}),
         outputs={"arn": "{endpointArn}"},
     ),
+    "aws:wafv2/webAcl:WebAcl": Row(
+        "wafv2",
+        Call("CreateWebACL"),
+        id="{id}",
+        answer="Summary",
+        delete=Call(
+            "DeleteWebACL",
+            parameters={"Id": "{id}", "LockToken": "{lockToken}"},
+            takes=("name", "scope"),
+        ),
+    ),
+    "aws:wafv2/webAclAssociation:WebAclAssociation": Row(
+        "wafv2",
+        Call("AssociateWebACL"),
+        id="{webAclArn},{resourceArn}",
+        delete=Call("DisassociateWebACL", takes=("resourceArn",)),
+    ),
+    "aws:wafv2/webAclLoggingConfiguration:WebAclLoggingConfiguration": Row(
+        "wafv2",
+        Call("PutLoggingConfiguration"),
+        id="{resourceArn}",
+        put=True,
+        identity=frozenset({"resourceArn"}),
+        delete=Call("DeleteLoggingConfiguration", takes=("resourceArn",)),
+    ),
 }

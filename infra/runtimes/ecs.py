@@ -13,6 +13,7 @@ from infra.foundation import Foundation
 from infra.policies import allow, document
 from infra.prometheus import Prometheus
 from infra.runtimes.runtime import Runtime, RuntimeArgs
+from infra.waf import CLIENT_HEADER
 
 PORT = 8080
 USER = "10001"
@@ -198,6 +199,8 @@ class Ecs(Runtime):
             connection_id=self._balancer.link.id,
             integration_uri=self._balancer.listener.arn,
             tls_config={"server_name_to_verify": self._balancer.domain},
+            # Whatever the client says of itself is overwritten.
+            request_parameters={f"overwrite:header.{CLIENT_HEADER}": "$context.identity.sourceIp"},
             opts=self._child,
         )
 

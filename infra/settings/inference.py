@@ -33,6 +33,14 @@ class Domain(Strict):
     certificate_arn: str = Field(pattern=CERTIFICATE)
 
 
+class WafSettings(Strict):
+    """A web application firewall before the load balancer."""
+
+    requests_per_client: int = Field(
+        default=30_000, ge=10, le=2_000_000_000, description="of one address in five minutes; more are answered 429"
+    )
+
+
 class InferenceSettings(Section):
     """What serves, and the API before it."""
 
@@ -44,6 +52,9 @@ class InferenceSettings(Section):
     per_model: dict[str, Throttling] = Field(default={}, description="other limits for the routes of a model")
     domain: Domain | None = Field(default=None, description="a name of the API's own; AWS's is switched off then")
     balancer: Domain | None = Field(default=None, description="of the internal load balancer before models on ECS")
+    waf: WafSettings | None = Field(
+        default=None, description="before the balancer, as AWS takes none before an HTTP API: all models must be on ECS"
+    )
     max_rows: int = Field(default=1024, ge=1, le=100_000, description="rows in one request")
     max_body_mb: int = Field(default=4, ge=1, le=6, description="size of a request; Lambda takes 6 MB")
 
@@ -51,6 +62,8 @@ class InferenceSettings(Section):
     def _consistent(self) -> "InferenceSettings":
         if (self.auth == "oidc") != (self.oidc is not None):
             raise ValueError("auth: oidc and the section oidc (issuer, audience) go together; give both or neither")
+        if self.waf and not self.balancer:
+            raise ValueError("waf needs the section balancer (name, certificate_arn): that is what it stands before")
         return self
 
     def mistakes(self, place: Place, /) -> Iterator[str]:

@@ -97,3 +97,20 @@ def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, cert
     assert subscription["Endpoint"] == "a@example.com"
     streams = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
     assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}
+
+
+def test_the_firewall_stands_before_the_balancer(up, certificate):
+    given = {
+        "network": SETTINGS["network"] | {"nat": "single"},
+        "inference": with_certificate(INFERENCE | {"waf": {"requests_per_client": 500}}, certificate),
+    }
+    first = up(RUNTIMES["ecs"], **given)
+    assert {step.type for step in first.steps if step.note == "recorded only"} == ALWAYS | LACKING["ecs"]
+    waf = boto3.client("wafv2")
+    (balancer,) = boto3.client("elbv2").describe_load_balancers()["LoadBalancers"]
+    found = waf.get_web_acl_for_resource(ResourceArn=balancer["LoadBalancerArn"])["WebACL"]
+    assert found["Name"] == "acme-test-inference"
+    assert found["Rules"][-1]["Statement"]["RateBasedStatement"]["Limit"] == 500
+    log = waf.get_logging_configuration(ResourceArn=found["ARN"])["LoggingConfiguration"]
+    assert ":log-group:aws-waf-logs-acme-test-inference" in log["LogDestinationConfigs"][0]
+    assert set(Counter(step.action for step in up(RUNTIMES["ecs"], **given).steps)) == {"same"}
