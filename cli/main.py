@@ -11,14 +11,19 @@ from cli import (
     bootstrap,
     cost,
     dashboards,
+    deploy,
     doctor,
     down,
+    experiment,
     logs,
     new,
     predict,
     preview,
+    promote,
     release,
+    rollback,
     run,
+    score,
     status,
     submit,
     train,
@@ -36,8 +41,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 LAPTOP = (up, status, predict, logs, train, run, new, down)
+ROLLOUT = (deploy, promote, rollback, experiment, score)
 CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, release)
-for module in LAPTOP + CLOUD:
+for module in LAPTOP + ROLLOUT + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
