@@ -1,5 +1,6 @@
 """Hands an environment over to the real `pulumi up`, through Pulumi's Automation API."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from contract.errors import PlatformError
 from contract.outputs import Outputs
 from contract.paths import ROOT
 from contract.strict import parse
+from embedded.local import Local
 from embedded.project import check_environment, read_config
 
 
@@ -105,6 +107,23 @@ def stack_outputs(environment: str, command: str) -> Outputs:
     if not found:
         raise PlatformError(f"{environment} is not up; run `mlp up {environment}`")
     return parse(Outputs, {name: output.value for name, output in found.items()}, f"the outputs of {environment}")
+
+
+def environment_outputs(environment: str, command: str) -> Outputs:
+    """The outputs of an environment that is up, with this process's AWS clients pointed at it.
+
+    Raises:
+        PlatformError: if it is not up, or there are no credentials for it.
+    """
+    if environment == "local":
+        platform = Local.of_this_checkout()
+        platform.use_aws()
+        return platform.outputs()
+    check_environment(environment)
+    outputs = stack_outputs(environment, command)
+    require_credentials(command, outputs.region)
+    os.environ["AWS_DEFAULT_REGION"] = outputs.region
+    return outputs
 
 
 def _echo(text: str) -> None:

@@ -11,17 +11,22 @@ from cli import (
     bootstrap,
     cost,
     dashboards,
+    deploy,
     digest,
     doctor,
     down,
+    experiment,
     logs,
     models,
     new,
     predict,
     preview,
     profile,
+    promote,
     release,
+    rollback,
     run,
+    score,
     status,
     submit,
     train,
@@ -39,8 +44,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 LAPTOP = (up, status, predict, logs, train, run, new, down)
+ROLLOUT = (deploy, promote, rollback, experiment, score)
 CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, digest, release)
-for module in LAPTOP + CLOUD:
+for module in LAPTOP + ROLLOUT + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 for group in (models.models, profile.profile):
     app.add_typer(group)

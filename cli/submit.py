@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.handover import environment_outputs
 from cli.output import AsJson, progress, show
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
-from embedded.local import Local
 from embedded.project import check_environment
 
 ACTIONS = {"sagemaker": "SageMaker's CreateTrainingJob", "batch": "Batch's SubmitJob", "eks": "a Kubernetes JobSet"}
@@ -36,7 +36,7 @@ def submit(
     manifest = load_manifest(model)
     if backend is not None and backend not in jobs.BACKENDS:
         raise typer.BadParameter(f"{backend!r}; allowed are {', '.join(jobs.BACKENDS)}", param_hint="--backend")
-    outputs = _planned(environment) if dry_run else _outputs(environment, f"mlp submit {model} --env {environment}")
+    outputs = _planned(environment) if dry_run else environment_outputs(environment, f"mlp submit {model} --env {environment}")
     training = jobs.training_of(outputs)
     chosen = backend or training.backend
     job = jobs.Job(jobs.job_name(training, model, step), model, step, manifest.compute, array)
@@ -49,22 +49,6 @@ def submit(
         progress.print("[yellow]note:[/yellow] the emulated AWS records the job and runs nothing; `mlp train` does")
     facts = {"job": job.name, "model": model, "step": step, "backend": chosen, "environment": environment, "id": id_}
     show(facts, as_json)
-
-
-def _outputs(environment: str, command: str) -> Outputs:
-    """The outputs of an environment that is up, with this process's AWS clients pointed at it."""
-    if environment == "local":
-        platform = Local.of_this_checkout()
-        platform.use_aws()
-        return platform.outputs()
-    import os
-
-    from cli.handover import require_credentials, stack_outputs
-
-    outputs = stack_outputs(environment, command)
-    require_credentials(command, outputs.region)
-    os.environ["AWS_DEFAULT_REGION"] = outputs.region
-    return outputs
 
 
 def _planned(environment: str) -> Outputs:

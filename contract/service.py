@@ -49,14 +49,21 @@ class ServiceSettings(Strict):
     )
     access_log: bool = Field(default=False, description="a line for each request, not only for traced and failed ones")
 
-    capture_stream: str | None = Field(default=None, description="Firehose stream that predictions go to")
-    feedback_stream: str | None = Field(default=None, description="Firehose stream that true labels go to")
+    capture_stream: str | None = Field(
+        default=None, description="Firehose stream that predictions go to; {model} in it stands for the model's name"
+    )
+    feedback_stream: str | None = Field(default=None, description="Firehose stream of true labels, named likewise")
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 100
+    demo: bool = Field(default=True, description="the page at /, which also hands out the ONNX files that it runs")
     hash_key: str = Field(default="", description="secret key of the hashes that stand for sensitive features")
 
     def parameter(self, model: str) -> str:
         """Name of the SSM parameter that lists the live versions of `model`."""
         return f"{self.live_parameters}/{model}"
+
+    def stream(self, name: str | None, model: str) -> str:
+        """Name of a stream for `model`, empty if there is none."""
+        return (name or "").replace("{model}", model)
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables."""

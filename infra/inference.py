@@ -13,7 +13,7 @@ from contract.serving import EcsServing, LambdaServing
 from infra.alarms import Alarms, AlarmsArgs
 from infra.api import Api, ApiArgs
 from infra.balancer import Balancer, BalancerArgs
-from infra.capture import Capture, CaptureArgs
+from infra.capture import Capture, CaptureArgs, stream_name
 from infra.foundation import Foundation
 from infra.prometheus import Prometheus
 from infra.runtimes.ecs import Ecs
@@ -70,6 +70,8 @@ class Inference(pulumi.ComponentResource):
         return ServiceSettings(
             models=models,
             live_parameters=self._on.naming.path("models"),
+            capture_stream=stream_name(self._on.naming, "predictions", "{model}"),
+            feedback_stream=stream_name(self._on.naming, "feedback", "{model}"),
             max_rows=self._args.settings.max_rows,
             max_body_bytes=self._args.settings.max_body_mb * 2**20,
             metrics_namespace=namespace(self._on.naming.prefix, self._on.naming.environment, "inference"),

@@ -14,7 +14,8 @@ import boto3
 from botocore.exceptions import ClientError
 
 from contract.errors import PlatformError
-from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions
+from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions, Rule
+from training import rollout
 
 PENDING, APPROVED, REJECTED = "PendingManualApproval", "Approved", "Rejected"
 METRIC = "metric."  # what stands before a metric's name among a version's properties
@@ -69,17 +70,40 @@ def _decide(version: ModelVersion, status: str) -> ModelVersion:
 
 def live(parameter: str) -> LiveVersions:
     """The versions that take traffic, and their shares."""
-    value = boto3.client("ssm").get_parameter(Name=parameter)["Parameter"]["Value"]
-    return LiveVersions.model_validate_json(value)
+    return rollout.read(parameter).live
 
 
 def make_live(version: ModelVersion, parameter: str) -> None:
     """Give a version all the traffic."""
-    only = LiveVersion(
-        version=version.version, weight=100, artifact=version.artifact, sha256=version.properties["sha256"]
+    only = LiveVersions(versions=(as_live(version, 100),))
+    rollout.write(parameter, only, rollout.read(parameter))
+
+
+def as_live(version: ModelVersion, weight: int, rule: Rule | None = None) -> LiveVersion:
+    """A version as the service is told of it.
+
+    Raises:
+        PlatformError: if it is not approved, or its artifact is not there.
+    """
+    if version.status != APPROVED:
+        raise PlatformError(
+            f"version {version.version} is not approved, but {version.status}; `mlp models approve` approves a version"
+        )
+    bucket, _, key = version.artifact.removeprefix("s3://").partition("/")
+    try:
+        boto3.client("s3").head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        raise PlatformError(
+            f"version {version.version} cannot be served: its artifact {version.artifact} is not there ({code})"
+        ) from None
+    return LiveVersion(
+        version=version.version,
+        weight=weight,
+        artifact=version.artifact,
+        sha256=version.properties["sha256"],
+        rule=rule,
     )
-    value = LiveVersions(versions=(only,)).model_dump_json()
-    boto3.client("ssm").put_parameter(Name=parameter, Value=value, Type="String", Overwrite=True)
 
 
 def fetch(uri: str) -> bytes:

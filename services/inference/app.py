@@ -43,13 +43,12 @@ class Service:
         self.catalogue = catalogue
         self.metrics = metrics
         self.follower = follower
-        names = dict.fromkeys(name for name in (settings.capture_stream, settings.feedback_stream) if name)
-        self.streams = {name: Stream(name, metrics) for name in names}
-        self._capture = (
-            Capture(self.streams[settings.capture_stream], settings.capture_percent, settings.hash_key)
-            if settings.capture_stream
-            else None
-        )
+        self.streams: dict[str, Stream] = {}
+        self._captures = {
+            model: Capture(stream, settings.capture_percent, settings.hash_key)
+            for model, stream in self._streams(settings.capture_stream).items()
+        }
+        self._labels = self._streams(settings.feedback_stream)
         self._gate = Gate(settings)
         metrics.in_flight = lambda: self._gate.in_flight
         self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
@@ -72,7 +71,7 @@ class Service:
         """The FastAPI application."""
         from services.inference.api import Api
 
-        feedback = Feedback(self.streams.get(self.settings.feedback_stream or ""), self.metrics)
+        feedback = Feedback(self._labels, self.metrics)
         return Api(metadata.version("ml-platform"), self.settings, self.catalogue, self._health, feedback)
 
     def openapi(self) -> dict[str, Any]:
@@ -87,6 +86,15 @@ class Service:
         self.start_streams()
         if self.follower:
             self.follower.start()
+
+    def _streams(self, name: str | None) -> dict[str, Stream]:
+        """The stream of each model; several may share one."""
+        if not name:
+            return {}
+        names = {model: self.settings.stream(name, model) for model in self.catalogue}
+        for each in names.values():
+            self.streams.setdefault(each, Stream(each, self.metrics))
+        return {model: self.streams[each] for model, each in names.items()}
 
     def start_streams(self) -> None:
         """Begin to send what is captured."""
@@ -138,9 +146,9 @@ class Service:
         model = call.model.name if call.model else ""
         version = call.version.number if call.version else ""
         self.metrics.record(model, version, call.status, call.rows, call.seconds)
-        if self._capture and call.captured and call.version:
+        if call.captured and call.version and (capture := self._captures.get(model)):
             trace_id = call.trace.id if call.trace else ""
-            self._capture.add(call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
+            capture.add(call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
         is_traced = call.trace is not None and call.trace.is_sampled
         if is_traced or call.status >= 500 or self.settings.access_log:
             self._log(call, model, version)

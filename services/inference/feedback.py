@@ -1,5 +1,6 @@
 """Feedback: the true label of a prediction, once it is known, on its way to where the predictions are captured."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -33,8 +34,8 @@ _decode_many = msgspec.json.Decoder(Annotated[list[Truth], Meta(min_length=1, ma
 class Feedback:
     """Takes true labels in, one or a list, as `contract.capture.FEEDBACK_COLUMNS` says."""
 
-    def __init__(self, stream: Stream | None, metrics: Metrics) -> None:
-        self._stream = stream
+    def __init__(self, streams: Mapping[str, Stream], metrics: Metrics) -> None:
+        self._streams = streams
         self._metrics = metrics
 
     def accept(self, model: Model, body: bytes) -> Accepted:
@@ -43,7 +44,8 @@ class Feedback:
         Raises:
             RequestError: if it is not valid, or cannot be kept: unlike a capture, the caller can send it again.
         """
-        if not self._stream:
+        stream = self._streams.get(model.name)
+        if not stream:
             raise RequestError(404, "feedback is not kept here: MLP_FEEDBACK_STREAM names no Firehose stream")
         try:
             truths = _decode_many(body) if body.lstrip()[:1] == b"[" else [_decode(body)]
@@ -57,7 +59,7 @@ class Feedback:
                 truth.row,
                 encode(truth.label),
             )
-            if not self._stream.put(line):
+            if not stream.put(line):
                 raise RequestError(503, f"the queue is full; {number} of {len(truths)} were taken", retry_after_s=5)
             self._metrics.add("mlp_feedback", (model.name,))
         return Accepted(len(truths))

@@ -1,0 +1,23 @@
+"""`mlp promote`: give a live version all of the traffic."""
+
+from typing import Annotated
+
+import typer
+
+from cli.output import AsJson
+from cli.rollout import Environment, Model, NoWait, change
+
+
+def promote(
+    model: Model,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="One of the live versions; of two, the one deployed last by default.")
+    ] = None,
+    environment: Environment = "local",
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a version that is live already all of the traffic, and take the others off."""
+    from training import rollout
+
+    change("Promote", model, environment, not no_wait, as_json, lambda _, live: rollout.promoted(live, version))
