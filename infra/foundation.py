@@ -53,11 +53,11 @@ class Foundation:
         aws.iam.RolePolicy(self.naming(what), role=role.id, policy=document(*statements), opts=opts)
         return role
 
-    def log_group(self, what: str, opts: pulumi.ResourceOptions) -> aws.cloudwatch.LogGroup:
-        """A log group `/<prefix>/<environment>/<what>`, encrypted, that forgets."""
+    def log_group(self, what: str, opts: pulumi.ResourceOptions, name: str | None = None) -> aws.cloudwatch.LogGroup:
+        """A log group, encrypted, that forgets: `/<prefix>/<environment>/<what>`, or one whose name AWS gives."""
         return aws.cloudwatch.LogGroup(
             self.naming(what.replace("/", "-")),
-            name=self.naming.path(what),
+            name=name or self.naming.path(what),
             retention_in_days=self.log_retention_days,
             kms_key_id=self.storage.key_arn,
             opts=opts,
