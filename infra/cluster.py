@@ -42,7 +42,7 @@ class ClusterArgs:
 
     settings: ClusterSettings
     prometheus: bool = False
-    """Whether Prometheus collects the GPUs' metrics, from NVIDIA's own exporter; otherwise CloudWatch does, from its."""
+    """Whether Prometheus collects the GPUs' metrics, from NVIDIA's own exporter; otherwise CloudWatch does."""
 
 
 class Cluster(pulumi.ComponentResource):
@@ -145,7 +145,7 @@ class Cluster(pulumi.ComponentResource):
         )
 
     def _control_plane(self) -> aws.eks.Cluster:
-        settings, public = self._args.settings, self._args.settings.public_access_cidrs
+        public = self._args.settings.public_access_cidrs
         # EKS would make the log group itself, one that is not encrypted and never forgets.
         logs = self._on.log_group("eks", self._child, f"/aws/eks/{self.name}/cluster")
         role = self._on.role("eks", "eks.amazonaws.com", cluster_policies.control_plane(self._on), self._child)
@@ -205,8 +205,8 @@ class Cluster(pulumi.ComponentResource):
         return kubernetes.Provider(
             self.name,
             kubeconfig=self._kubeconfig(),
-            # What tells this cluster from another, even one of the same name that takes its place. Without it any change
-            # of the kubeconfig, such as a new region flag, would replace the provider and all that is in the cluster.
+            # What tells this cluster from another, even one of the same name that takes its place. Without it any
+            # change of the kubeconfig, such as a new flag, would replace the provider and all that is in the cluster.
             cluster_identifier=self.cluster.endpoint,
             # A destroy goes on when the cluster is gone already. Not in production: there an up from where the private
             # endpoint cannot be reached must not forget what is in the cluster.

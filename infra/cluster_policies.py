@@ -34,7 +34,7 @@ def control_plane(on: Foundation) -> list[dict[str, Any]]:
 
 
 def node(on: Foundation) -> list[dict[str, Any]]:
-    """For a node: to join, to hand out the roles of its pods, and to pull images, those of AWS's accounts among them."""
+    """For a node: to join, to hand out the roles of its pods, and to pull images, those of AWS's accounts too."""
     return [
         _describe("Instances", "InstanceTypes", "NetworkInterfaces", "Subnets", "Vpcs"),
         allow(["eks:DescribeCluster"], on.arn("eks", f"cluster/{on.naming('')}*")),
@@ -83,7 +83,7 @@ def karpenter(
 ) -> list[dict[str, Any]]:
     """For Karpenter: to start instances with this cluster's tags, and to stop those and no others.
 
-    After the policies of its CloudFormation template (1.14). It makes no instance profiles, so it needs no rights there.
+    After the policies of its CloudFormation template (1.14). It makes no instance profiles: it needs no rights there.
     """
 
     def ec2(*kinds: str) -> list[pulumi.Output[str]]:

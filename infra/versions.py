@@ -1,8 +1,8 @@
 """Versions of what runs on the Kubernetes cluster, pinned in one place.
 
 The comments tell an update bot (Renovate) where newer ones are found. Raise KUBERNETES one minor version at a time,
-with the nodes' and the add-ons' versions: `aws eks describe-addon-versions --kubernetes-version 1.35 --addon-name vpc-cni`.
-The schemas that the tests hold manifests against (tests/infra/kubernetes) are of these versions; see the note there.
+with the nodes' and the add-ons' versions, which `aws eks describe-addon-versions --kubernetes-version 1.35` lists. The
+schemas that the tests hold manifests against (tests/infra/kubernetes) are of these versions; see the note there.
 """
 
 from typing import NamedTuple
