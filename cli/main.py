@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import typer
 
-from cli import bootstrap, doctor, down, logs, predict, preview, status, submit, train, up
+from cli import bootstrap, cost, doctor, down, logs, predict, preview, release, status, submit, train, up
 from contract.errors import PlatformError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (up, status, predict, logs, train, submit, preview, bootstrap, doctor, down):
+for module in (up, status, predict, logs, train, submit, preview, cost, bootstrap, doctor, release, down):
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 

@@ -31,16 +31,19 @@ def preview(
         result = check(environment, deployment)
         this.done(f"{sum(r.custom for r in deployment.resources.values())} resources")
     from cli import preview_output
+    from cli.cost import idle, line
 
     totals = dict(
         sorted(Counter(resource.type for resource in deployment.resources.values() if resource.custom).items())
     )
+    usd, unpriced = idle(deployment)
+    cost = line(usd, unpriced)
     if as_json:
-        print(json.dumps(preview_output.document(environment, deployment, totals, result), indent=2))
+        print(json.dumps(preview_output.document(environment, deployment, totals, result, usd), indent=2))
     elif as_markdown:
-        print(preview_output.markdown(environment, deployment, totals, result))
+        print(preview_output.markdown(environment, deployment, totals, result, cost))
     else:
-        preview_output.show(deployment, totals, result)
+        preview_output.show(deployment, totals, result, cost)
         for message in deployment.messages:
             progress.print(f"[yellow]note:[/yellow] {message}")
     if result.violations:

@@ -55,14 +55,14 @@ def _brief(value: Any) -> str:
             return str(other).replace(UNKNOWN, "(known after up)")
 
 
-def show(deployment: "Deployment", totals: Mapping[str, int], result: "Result") -> None:
-    """Print the tree, the totals by type and what the rules say."""
+def show(deployment: "Deployment", totals: Mapping[str, int], result: "Result", cost: str) -> None:
+    """Print the tree, the totals by type, the cost and what the rules say."""
     root = Tree(f"[bold]{deployment.stack.name}[/bold]")
     _grow(root, deployment, deployment.stack.urn)
     results.print(root)
     for type_, count in totals.items():
         results.print(f"{count:4} {type_}")
-    for line in policy_lines(result):
+    for line in (cost, *policy_lines(result)):
         results.print(line, markup=False, soft_wrap=True)
 
 
@@ -83,7 +83,7 @@ def policy_lines(result: "Result") -> Iterator[str]:
         yield f"waiver matches nothing, remove it: {waiver.rule}: {waiver.resource} (until {waiver.until})"
 
 
-def markdown(environment: str, deployment: "Deployment", totals: Mapping[str, int], result: "Result") -> str:
+def markdown(environment: str, deployment: "Deployment", totals: Mapping[str, int], result: "Result", cost: str) -> str:
     """A comment for a pull request: the verdict first, the long parts folded."""
     verdict = "❌" if result.violations else "✅"
     policies = [f"- {line}" for line in policy_lines(result)]
@@ -93,6 +93,7 @@ def markdown(environment: str, deployment: "Deployment", totals: Mapping[str, in
         [
             f"### {verdict} Preview of `{environment}`: {sum(totals.values())} resources",
             "",
+            f"- {cost}",
             *policies,
             *(f"- note: {message}" for message in deployment.messages),
             "",
@@ -109,7 +110,9 @@ def _outline(deployment: "Deployment", urn: str, indent: str) -> Iterator[str]:
         yield from _outline(deployment, resource.urn, indent + "  ")
 
 
-def document(environment: str, deployment: "Deployment", totals: Mapping[str, int], result: "Result") -> dict[str, Any]:
+def document(
+    environment: str, deployment: "Deployment", totals: Mapping[str, int], result: "Result", idle_usd: float
+) -> dict[str, Any]:
     """The preview with the keys that docs/cli.md promises."""
     excused: dict[Any, list[str]] = {waiver: [] for waiver in result.unused}
     for waiver, violation in result.waived:
@@ -128,6 +131,7 @@ def document(environment: str, deployment: "Deployment", totals: Mapping[str, in
             for urn, resource in sorted(deployment.resources.items())
         ],
         "totals": dict(totals),
+        "idle_usd_a_month": idle_usd,
         "messages": deployment.messages,
         "policies": {
             "rules": {"total": result.rules, "passed": result.passed},

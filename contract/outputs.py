@@ -96,6 +96,7 @@ class Outputs(Strict):
     buckets: Buckets
     key_arn: str
     training_role: str
+    tracking_uri: str = ""
     images: dict[str, str]
     models: dict[str, ModelOutputs]
     training: TrainingOutputs | None = None

@@ -13,17 +13,43 @@ METADATA_FILE = "metadata.json"
 INPUT = "features"
 """Name of the one input tensor that every model takes: float32 of shape [rows, columns]."""
 
-Datatype = Literal["FP32", "INT64"]
+PORT = 8080
+LIVE_PATH, READY_PATH, METRICS_PATH = "/v2/health/live", "/v2/health/ready", "/metrics"
+"""Where a load balancer and a monitor ask: whether the process answers, whether it takes traffic, what it counts."""
+
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
+HeaderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 
 
 class ServiceSettings(Strict):
-    """The configuration of the inference service, which it takes from its environment and from nowhere else."""
+    """The configuration of the inference service, which it takes from its environment and from nowhere else.
+
+    A field `max_rows` is the variable `MLP_MAX_ROWS`.
+    """
 
     models: tuple[str, ...] = Field(min_length=1)
     live_parameters: str = Field(pattern=r"^/.+[^/]$", description="SSM path; a model's parameter is <path>/<model>")
+    refresh_seconds: PositiveInt = Field(default=5, description="how often the live versions are looked up")
+    user_header: HeaderName = Field(default="x-user-id", description="who is asking: decides the version, sticky")
+    cohort_header: HeaderName = Field(default="x-cohort", description="the group that the rules of versions name")
+
     max_rows: PositiveInt = 1024
     max_body_bytes: PositiveInt = 4 * 2**20
-    refresh_seconds: PositiveInt = 5
+    max_queue: PositiveInt = Field(default=512, description="requests waiting in a worker; one more is answered 503")
+    deadline_ms: PositiveInt = Field(default=10_000, description="a request that takes longer is answered 504")
+    workers: PositiveInt = Field(default=1, le=256, description="processes that share the port, one a core")
+    drain_seconds: NonNegativeInt = Field(default=0, description="served but not ready, after SIGTERM")
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="port of /metrics, if not the one that serves"
+    )
+    access_log: bool = Field(default=False, description="a line for each request, not only for traced and failed ones")
+
+    capture_stream: str | None = Field(default=None, description="Firehose stream that predictions go to")
+    feedback_stream: str | None = Field(default=None, description="Firehose stream that true labels go to")
+    capture_percent: Annotated[int, Field(ge=0, le=100)] = 100
+    hash_key: str = Field(default="", description="secret key of the hashes that stand for sensitive features")
 
     def parameter(self, model: str) -> str:
         """Name of the SSM parameter that lists the live versions of `model`."""
@@ -31,13 +57,8 @@ class ServiceSettings(Strict):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables."""
-        return {
-            "MLP_MODELS": ",".join(self.models),
-            "MLP_LIVE_PARAMETERS": self.live_parameters,
-            "MLP_MAX_ROWS": str(self.max_rows),
-            "MLP_MAX_BODY_BYTES": str(self.max_body_bytes),
-            "MLP_REFRESH_SECONDS": str(self.refresh_seconds),
-        }
+        changed = self.model_dump(mode="json", exclude_defaults=True) | {"models": ",".join(self.models)}
+        return {_variable(name): str(value) for name, value in changed.items()}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -58,17 +79,38 @@ def _variable(field: str) -> str:
     return f"MLP_{field.upper()}"
 
 
+class Rule(Strict):
+    """Requests that go to one version whatever the weights say: by the value of a header, or by cohort.
+
+    A cohort is what the caller, or the gateway in front, writes into the service's cohort header.
+    """
+
+    header: HeaderName | None = None
+    values: tuple[str, ...] = Field(default=(), description="values of the header, any of which matches")
+    cohort: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.header is None) == (self.cohort is None) or bool(self.values) != bool(self.header):
+            raise ValueError("a rule needs a header with its values, or a cohort")
+        return self
+
+
 class LiveVersion(Strict):
     """One version that takes traffic."""
 
     version: PositiveInt
-    weight: NonNegativeInt = Field(le=100, description="share of the traffic, in percent")
+    weight: NonNegativeInt = Field(le=100, description="share of the traffic that no rule decides, in percent")
     artifact: str = Field(pattern=r"^s3://[^/]+/.+$")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    rule: Rule | None = None
 
 
 class LiveVersions(Strict):
-    """The value of a model's SSM parameter: which versions are live and how they share the traffic."""
+    """The value of a model's SSM parameter: which versions are live and how they share the traffic.
+
+    The rules come first, in the order of the versions; what none of them matches is shared by the weights.
+    """
 
     versions: tuple[LiveVersion, ...] = ()
 
@@ -79,6 +121,10 @@ class LiveVersions(Strict):
         if len({live.version for live in self.versions}) < len(self.versions):
             raise ValueError("a version can be live only once")
         return self
+
+
+Sensitive = Literal["omit", "hash"]
+"""What the prediction capture does with a sensitive feature."""
 
 
 class Tensor(Strict):
@@ -92,8 +138,8 @@ class Tensor(Strict):
 class SelfTest(Strict):
     """Rows with the answer the model gave when it was made; the service repeats them before a version gets traffic."""
 
-    inputs: tuple[tuple[float, ...], ...] = Field(min_length=1)
-    outputs: dict[str, tuple[tuple[float, ...] | float, ...]]
+    inputs: tuple[tuple[float | str, ...], ...] = Field(min_length=1)
+    outputs: dict[str, tuple[tuple[float, ...] | tuple[str, ...] | float | str, ...]]
     tolerance: float = 1e-3
 
 
@@ -106,3 +152,7 @@ class ArtifactMetadata(Strict):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     self_test: SelfTest
+    background: tuple[tuple[float, ...], ...] = Field(
+        default=(), description="typical rows, which explanations compare with; without any, those of the self-test"
+    )
+    sensitive: dict[str, Sensitive] = Field(default={}, description="columns that no capture may hold as they are")

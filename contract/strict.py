@@ -1,6 +1,7 @@
 """Pydantic models for files that people write: unknown keys are errors, and an error says what is allowed."""
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,7 @@ def parse(model: type[Model], value: Any, source: Path | str, under: str = "") -
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        mistakes = "\n".join(f"  {_explain(detail, under)}" for detail in error.errors())
+        mistakes = "\n".join(f"  {_explain(detail, value, under)}" for detail in error.errors())
         raise PlatformError(f"{source} is not valid:\n{mistakes}") from None
 
 
@@ -67,8 +68,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def _explain(detail: ErrorDetails, under: str) -> str:
-    inner = ".".join(str(part) for part in detail["loc"])
+def _explain(detail: ErrorDetails, value: Any, under: str) -> str:
+    inner = ".".join(_path(detail, value))
     if under.endswith(":"):
         key = f"{under}{inner}" if inner else ""
     else:
@@ -82,3 +83,23 @@ def _explain(detail: ErrorDetails, under: str) -> str:
     if isinstance(detail["input"], dict):
         return at + message  # of a whole section: the message says what does not fit in it
     return f"{at}{message[0].lower()}{message[1:]}, but it is {detail['input']!r}"
+
+
+def _path(detail: ErrorDetails, value: Any) -> Iterator[str]:
+    """The keys that lead to what is wrong, without the names of union members, which pydantic puts among them."""
+    *outer, last = detail["loc"] or ("",)
+    for part in outer:
+        if isinstance(value, dict) and part not in value:
+            continue
+        yield str(part)
+        value = _item(value, part)
+    missing = detail["type"] == "missing" or not isinstance(value, dict) or last in value
+    if last != "" and missing:
+        yield str(last)
+
+
+def _item(value: Any, part: int | str) -> Any:
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None

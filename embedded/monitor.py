@@ -111,6 +111,7 @@ def run(
     stack: str,
     config: Mapping[str, str],
     provider: Provider | None = None,
+    foresee: Callable[[Resource], dict[str, Any]] | None = None,
 ) -> Deployment:
     """Run a Pulumi program.
 
@@ -120,11 +121,12 @@ def run(
         stack: name of the stack.
         config: full configuration keys (`namespace:key`) with their values, structured ones as JSON.
         provider: creates the resources; without one the run is a preview.
+        foresee: what a preview can tell of a resource's outputs, beside its inputs.
 
     Raises:
         PlatformError: when the program, an `apply` in it, or the provider fails.
     """
-    monitor = Monitor(project, stack, provider)
+    monitor = Monitor(project, stack, provider, foresee)
 
     def main() -> None:
         set_all_config(dict(config))
@@ -175,9 +177,15 @@ class Engine:
 class Monitor:
     """Implements the calls of Pulumi's `ResourceMonitor` service that a Python program makes."""
 
-    def __init__(self, project: str, stack: str, provider: Provider | None) -> None:
+    def __init__(
+        self,
+        project: str,
+        stack: str,
+        provider: Provider | None,
+        foresee: Callable[[Resource], dict[str, Any]] | None,
+    ) -> None:
         self.deployment = Deployment()
-        self._project, self._stack, self._provider = project, stack, provider
+        self._project, self._stack, self._provider, self._foresee = project, stack, provider, foresee
         self._lock = threading.Lock()
         self._transforms: dict[str, list[callback_pb2.Callback]] = {"": []}
         self._parents: dict[str, str] = {}
@@ -217,6 +225,8 @@ class Monitor:
             except Exception as error:
                 raise ProgramError(f"{resource}: {error}") from error
             resource = replace(resource, id=id_)
+        elif resource.custom and self._foresee:
+            outputs |= self._foresee(resource)
         for name in resource.secret_outputs & outputs.keys():
             if not isinstance(outputs[name], Secret):
                 outputs[name] = Secret(outputs[name])

@@ -72,7 +72,9 @@ def run_environment(environment: str, provider: "Provider | None" = None) -> "De
     Raises:
         PlatformError: when the configuration is not valid or the program fails.
     """
-    from embedded.monitor import run  # Pulumi takes half a second to import, which reading a file need not wait for
+    # Pulumi takes half a second to import, which reading a file need not wait for.
+    from embedded.foresight import arns
+    from embedded.monitor import run
 
     config = read_config(environment)
     project = read_yaml(ROOT / "Pulumi.yaml")
@@ -81,7 +83,14 @@ def run_environment(environment: str, provider: "Provider | None" = None) -> "De
     def main() -> None:
         runpy.run_path(str(program), run_name="__main__")
 
-    return run(main, project=project["name"], stack=environment, config=config, provider=provider)
+    return run(
+        main,
+        project=project["name"],
+        stack=environment,
+        config=config,
+        provider=provider,
+        foresee=arns(config["aws:region"]),
+    )
 
 
 def _full_key(project: str, key: str) -> str:

@@ -30,7 +30,7 @@ class Database(pulumi.ComponentResource):
     """
 
     cluster: aws.rds.Cluster
-    security_group_id: pulumi.Output[str]
+    security_group: aws.ec2.SecurityGroup
 
     def __init__(
         self, name: str, args: DatabaseArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
@@ -55,6 +55,7 @@ class Database(pulumi.ComponentResource):
             manage_master_user_password=True,
             master_user_secret_kms_key_id=args.key_arn,
             iam_database_authentication_enabled=True,
+            enable_http_endpoint=True,  # an administrator's SQL, authorised by IAM, with no way into the network
             serverlessv2_scaling_configuration={
                 "min_capacity": args.settings.min_acu,
                 "max_capacity": args.settings.max_acu,
@@ -84,5 +85,5 @@ class Database(pulumi.ComponentResource):
             performance_insights_kms_key_id=args.key_arn,
             opts=child,
         )
-        self.security_group_id = group.id
+        self.security_group = group
         self.register_outputs({"endpoint": self.cluster.endpoint, "security_group_id": group.id})

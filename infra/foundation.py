@@ -14,7 +14,7 @@ from infra.regions import arn, host
 from infra.registry import Registry
 from infra.storage import Storage
 
-UNNAMED = {"lambda.amazonaws.com", "ecs.amazonaws.com", "ec2.amazonaws.com"}
+UNNAMED = {"lambda.amazonaws.com", "ec2.amazonaws.com", "ecs.amazonaws.com", "firehose.amazonaws.com"}
 """Services that do not say for which account they take a role on."""
 
 

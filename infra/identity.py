@@ -1,13 +1,24 @@
 """Who may do what: one role a job, each with the few permissions that the job needs."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
 
+from contract.manifest import Manifest
+from infra.capture import stream_name
 from infra.foundation import Foundation, objects
 from infra.policies import allow
+
+SERVICES = {
+    "lambda": "lambda.amazonaws.com",
+    "ecs": "ecs-tasks.amazonaws.com",
+    "sagemaker": "sagemaker.amazonaws.com",
+}
+"""Who takes on the role of a model, by its runtime."""
+
 
 WORK = "_work/"
 """Below it in the artifact bucket, a folder a model, jobs leave what lies between steps; no model can be called so."""
@@ -36,6 +47,13 @@ def training_access(foundation: Foundation) -> list[dict[str, Any]]:
     ]
 
 
+@dataclass
+class IdentityArgs:
+    """The models, each of which has a role."""
+
+    models: Mapping[str, Manifest]
+
+
 class Identity(pulumi.ComponentResource):
     """The roles of training jobs, of the pipeline that starts them, of the monitor, and of each model's function."""
 
@@ -44,15 +62,21 @@ class Identity(pulumi.ComponentResource):
     monitor: aws.iam.Role
     inference: Mapping[str, aws.iam.Role]
 
-    def __init__(self, name: str, foundation: Foundation, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(
+        self, name: str, args: IdentityArgs, foundation: Foundation, opts: pulumi.ResourceOptions | None = None
+    ) -> None:
         super().__init__("ml-platform:infra:Identity", name, None, opts)
         self._on = foundation
         self.training = self._role("training", "sagemaker.amazonaws.com", self._training_statements())
         self.pipeline = self._role("pipeline", "states.amazonaws.com", self._pipeline_statements())
         self.monitor = self._role("monitor", "lambda.amazonaws.com", self._monitor_statements())
         self.inference = {
-            model: self._role(f"inference-{model}", "lambda.amazonaws.com", self._inference_statements(model))
-            for model in foundation.registry.model_package_groups
+            model: self._role(
+                f"inference-{model}",
+                SERVICES[manifest.serving.runtime],
+                self._inference_statements(model, manifest.serving.runtime),
+            )
+            for model, manifest in args.models.items()
         }
         self.register_outputs(
             {
@@ -103,11 +127,50 @@ class Identity(pulumi.ComponentResource):
             self._on.write_logs(self._on.naming.path("monitor")),
         ]
 
-    def _inference_statements(self, model: str) -> list[dict[str, Any]]:
+    def _inference_statements(self, model: str, runtime: str) -> list[dict[str, Any]]:
         artifacts = self._on.storage.buckets["artifacts"]
+        streams = [
+            self._on.arn("firehose", f"deliverystream/{stream_name(self._on.naming, what, model)}")
+            for what in ("predictions", "feedback")
+        ]
         return [
+            *self._of_runtime(runtime, model),
+            allow(["firehose:PutRecordBatch"], streams),
             allow(["s3:GetObject"], objects(artifacts, f"{model}/")),
             self._on.use_key("Decrypt"),
             allow(["ssm:GetParameter"], self._on.arn("ssm", f"parameter{self._on.naming.path(f'models/{model}')}")),
-            self._on.write_logs(self._on.naming.path(f"inference/{model}")),
+        ]
+
+    def _of_runtime(self, runtime: str, model: str) -> list[dict[str, Any]]:
+        """What the runtime itself does in the role's name; a task of ECS starts with another role."""
+        match runtime:
+            case "lambda":
+                return [self._on.write_logs(self._on.naming.path(f"inference/{model}"))]
+            case "sagemaker":
+                return self._of_sagemaker(model)
+            case _:
+                return []
+
+    def _of_sagemaker(self, model: str) -> list[dict[str, Any]]:
+        """What SageMaker does in the name of an endpoint's role: its image, logs, captures and network interfaces."""
+        group = f"/aws/sagemaker/Endpoints/{self._on.naming(f'inference-{model}')}"
+        network = [
+            "ec2:CreateNetworkInterface",
+            "ec2:CreateNetworkInterfacePermission",
+            "ec2:DeleteNetworkInterface",
+            "ec2:DeleteNetworkInterfacePermission",
+            "ec2:DescribeDhcpOptions",
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcs",
+        ]
+        here = {"StringEquals": {"aws:RequestedRegion": self._on.region}}
+        return [
+            *self._on.pull("inference"),
+            allow(["logs:CreateLogGroup"], self._on.arn("logs", f"log-group:{group}:*")),
+            self._on.write_logs(group),
+            allow(["s3:PutObject"], objects(self._on.storage.buckets["curated"], f"endpoint-captures/{model}/")),
+            self._on.use_key("GenerateDataKey"),
+            allow(network, "*", here),  # the interfaces are not there yet
         ]

@@ -70,6 +70,8 @@ def tag_everything(naming: Naming) -> None:
             return None
         props = dict(args.props)
         own: Any = props.get("tags") or {}
+        if isinstance(own, list):  # an auto scaling group's, which say of each tag whether the instances get it
+            return None
         props["tags"] = naming.tags | dict(own)
         return pulumi.ResourceTransformationResult(props, args.opts)
 

@@ -69,6 +69,8 @@ class Network(pulumi.ComponentResource):
     """
 
     vpc_id: pulumi.Output[str]
+    cidr: IPv4Network | None
+    """The range of the VPC, if it is one of our own."""
     private_subnet_ids: list[pulumi.Output[str]]
 
     def __init__(
@@ -77,6 +79,7 @@ class Network(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Network", name, None, opts)
         self._naming, self._args = naming, args
         self._child = pulumi.ResourceOptions(parent=self)
+        self.cidr = args.settings.cidr
         if existing := args.settings.existing:
             self.vpc_id = pulumi.Output.from_input(existing.vpc_id)
             self.private_subnet_ids = [pulumi.Output.from_input(subnet) for subnet in existing.private_subnet_ids]

@@ -1,4 +1,4 @@
-"""Notifications: one topic that every alarm of the environment goes to, and the people who listen to it."""
+"""Notifications: the topic that alarms are sent to, and who hears of them."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from infra.settings.operations import AlertSettings
 
 @dataclass
 class NotificationsArgs:
-    """Who is told."""
+    """Who hears of an alarm."""
 
     settings: AlertSettings
 
 
 class Notifications(pulumi.ComponentResource):
-    """An SNS topic, encrypted with the environment's key, to which the environment's CloudWatch alarms may publish.
+    """One encrypted topic an environment; only the account's alarms publish to it.
 
-    Each mail address is sent a request first; until it is confirmed nothing else arrives there.
+    AWS asks each address once whether it wants the mails.
     """
 
     topic_arn: pulumi.Output[str]
@@ -33,25 +33,23 @@ class Notifications(pulumi.ComponentResource):
         topic = aws.sns.Topic(
             naming("alarms"), name=naming("alarms"), kms_master_key_id=foundation.storage.key_arn, opts=child
         )
-        alarms = foundation.arn("cloudwatch", f"alarm:{naming('')}*")
-        policy = aws.sns.TopicPolicy(
+        aws.sns.TopicPolicy(
             naming("alarms"),
             arn=topic.arn,
             policy=document(
                 allow(
                     ["sns:Publish"],
                     topic.arn,
-                    {"ArnLike": {"aws:SourceArn": alarms}},
+                    {"ArnLike": {"aws:SourceArn": foundation.arn("cloudwatch", f"alarm:{naming('')}*")}},
                     {"Service": "cloudwatch.amazonaws.com"},
                     sid="Alarms",
                 )
             ),
             opts=child,
         )
-        for email in args.settings.emails:
+        for index, email in enumerate(args.settings.emails):
             aws.sns.TopicSubscription(
-                naming(f"alarms-{email}"), topic=topic.arn, protocol="email", endpoint=email, opts=child
+                naming(f"alarms-{index}"), topic=topic.arn, protocol="email", endpoint=email, opts=child
             )
-        # Known once alarms may publish to it.
-        self.topic_arn = pulumi.Output.all(topic.arn, policy.id).apply(lambda values: str(values[0]))
-        self.register_outputs({"topic_arn": self.topic_arn})
+        self.topic_arn = topic.arn
+        self.register_outputs({"topic_arn": topic.arn})

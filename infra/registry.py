@@ -9,7 +9,6 @@ import pulumi_aws as aws
 
 from infra.naming import Naming
 
-IMAGES = ("inference", "training")
 KEPT_IMAGES = 50
 
 
@@ -17,6 +16,7 @@ KEPT_IMAGES = 50
 class RegistryArgs:
     """What the registries hold."""
 
+    images: Sequence[str]
     models: Sequence[str]
     key_arn: pulumi.Input[str]
     force_destroy: bool
@@ -37,7 +37,7 @@ class Registry(pulumi.ComponentResource):
     ) -> None:
         super().__init__("ml-platform:infra:Registry", name, None, opts)
         self._naming, self._args = naming, args
-        self.repositories = {image: self._repository(image) for image in IMAGES}
+        self.repositories = {image: self._repository(image) for image in args.images}
         self.model_package_groups = {
             model: aws.sagemaker.ModelPackageGroup(
                 naming(model),

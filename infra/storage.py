@@ -14,6 +14,10 @@ from infra.settings.data import StorageSettings
 
 LAKE = ("raw", "curated", "artifacts", "queries")
 
+BALANCERS = "balancers"
+"""Prefix of the load balancers' access logs in the logs bucket."""
+BALANCER_LOGS = "logdelivery.elasticloadbalancing.amazonaws.com"
+
 QUERY_DAYS = 7
 """How long Athena's results are kept: they can be had again."""
 
@@ -78,8 +82,8 @@ class Storage(pulumi.ComponentResource):
         # EKS names its log groups itself: after its cluster, whose name begins as all names here.
         named = [self._naming.path(""), *(f"/aws/{of}/{self._naming('')}" for of in ("eks", "containerinsights"))]
         groups = [arn("logs", region, self.account_id, f"log-group:{name}*") for name in named]
-        self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
+        self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
         policy = aws.kms.KeyPolicy(
             self._naming("lake"),
             key_id=key.key_id,
@@ -101,6 +105,7 @@ class Storage(pulumi.ComponentResource):
                     condition={"ArnLike": {"aws:SourceArn": self._trails}},
                     sid="Trails",
                 ),
+                # An alarm that may not use the key cannot publish to an encrypted topic, and says so nowhere.
                 allow(
                     ["kms:Decrypt", "kms:GenerateDataKey*"],
                     "*",
@@ -112,7 +117,7 @@ class Storage(pulumi.ComponentResource):
             ),
             opts=self._child,
         )
-        self.key_arn = pulumi.Output.all(key.arn, policy.id).apply(lambda values: str(values[0]))
+        self.key_arn = pulumi.Output.all(key.arn, policy.urn).apply(lambda values: str(values[0]))
         return key
 
     def _lustre(self) -> list[dict[str, Any]]:
@@ -164,19 +169,22 @@ class Storage(pulumi.ComponentResource):
     def _allow_log_delivery(self, logs: aws.s3.Bucket) -> pulumi.Output[str]:
         ours = {"StringEquals": {"aws:SourceAccount": self.account_id}}
         objects = pulumi.Output.concat(logs.arn, "/*")
+        of_balancers = pulumi.Output.concat(logs.arn, f"/{BALANCERS}/AWSLogs/", self.account_id, "/*")
         our_trails = {"ArnLike": {"aws:SourceArn": self._trails}}
         access, flow = {"Service": "logging.s3.amazonaws.com"}, {"Service": "delivery.logs.amazonaws.com"}
-        trail = {"Service": "cloudtrail.amazonaws.com"}
+        trail, balancers = {"Service": "cloudtrail.amazonaws.com"}, {"Service": BALANCER_LOGS}
         policy = self._bucket_policy(
             "logs",
             *_tls_only(logs),
             allow(["s3:PutObject"], objects, ours, access, sid="AccessLogs"),
             allow(["s3:PutObject"], objects, ours, flow, sid="FlowLogs"),
             allow(["s3:GetBucketAcl"], logs.arn, ours, flow, sid="FlowLogsCheck"),
+            # Load balancers say no account; the path they write to holds them to ours.
+            allow(["s3:PutObject"], of_balancers, principal=balancers, sid="BalancerLogs"),
             allow(["s3:PutObject"], objects, our_trails, trail, sid="Trail"),
             allow(["s3:GetBucketAcl"], logs.arn, our_trails, trail, sid="TrailCheck"),
         )
-        return pulumi.Output.all(logs.arn, policy.id).apply(lambda values: str(values[0]))
+        return pulumi.Output.all(logs.arn, policy.urn).apply(lambda values: str(values[0]))
 
     def _log_access(self, what: str) -> None:
         target = pulumi.Output.all(self.buckets["logs"].id, self.log_delivery_arn).apply(lambda values: str(values[0]))

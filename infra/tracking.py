@@ -11,13 +11,16 @@ from infra.policies import allow
 
 @dataclass
 class TrackingArgs:
-    """How large the server is."""
+    """How large the server is: Small, Medium or Large."""
 
     size: str
 
 
 class Tracking(pulumi.ComponentResource):
     """An MLflow tracking server with its artifacts in the artifact bucket, under `mlflow/`."""
+
+    uri: pulumi.Output[str]
+    """What MLFLOW_TRACKING_URI takes."""
 
     def __init__(
         self, name: str, args: TrackingArgs, foundation: Foundation, opts: pulumi.ResourceOptions | None = None
@@ -39,4 +42,5 @@ class Tracking(pulumi.ComponentResource):
             automatic_model_registration=False,  # what is registered went through the gates
             opts=pulumi.ResourceOptions(parent=self, protect=foundation.protect),
         )
-        self.register_outputs({"url": self.server.tracking_server_url})
+        self.uri = self.server.arn  # which MLflow's client takes as the address of a managed server
+        self.register_outputs({"uri": self.uri})

@@ -6,11 +6,13 @@ from contract.manifest import load_manifest, model_names
 from infra.audit import Audit, AuditArgs
 from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
+from infra.checks import check
 from infra.cost import Cost, CostArgs
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
-from infra.identity import Identity
+from infra.identity import Identity, IdentityArgs
 from infra.inference import Inference, InferenceArgs
+from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
 from infra.notifications import Notifications, NotificationsArgs
@@ -22,14 +24,16 @@ from infra.training import Training, TrainingArgs
 
 settings = load()
 models = {name: load_manifest(name) for name in model_names()}
+check(settings, models)
 naming = Naming.of(settings, models)
 tag_everything(naming)
 
 storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
 network = Network("network", NetworkArgs(settings.network, settings.region, storage.log_delivery_arn), naming)
+images = ["inference", "training"] + ["mlflow"] * bool(settings.data.mlflow and settings.data.mlflow.ecs)
 registry = Registry(
     "registry",
-    RegistryArgs(list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
+    RegistryArgs(images, list(models), storage.key_arn, settings.storage.force_destroy, settings.protect),
     naming,
 )
 foundation = Foundation(
@@ -42,7 +46,7 @@ foundation = Foundation(
     settings.protect,
     settings.permissions_boundary or None,
 )
-identity = Identity("identity", foundation)
+identity = Identity("identity", IdentityArgs(models), foundation)
 notifications = Notifications("notifications", NotificationsArgs(settings.alerts), foundation)
 training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
 batch = None
@@ -50,14 +54,24 @@ if settings.training.batch:
     args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
     batch = Batch("batch", args, foundation)
 Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+database, tracking = None, None
 if settings.data.aurora:
-    Database("database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming)
-if settings.data.mlflow:
-    Tracking("tracking", TrackingArgs(settings.data.mlflow), foundation)
+    database = Database(
+        "database", DatabaseArgs(settings.data.aurora, network, storage.key_arn, settings.protect), naming
+    )
+if settings.data.mlflow and settings.data.mlflow.ecs:
+    assert database, "the settings refuse MLflow on ECS without a database"
+    tracking = Mlflow("mlflow", MlflowArgs(settings.data.mlflow.size, settings.data.mlflow.ecs, database), foundation)
+elif settings.data.mlflow:
+    tracking = Tracking("tracking", TrackingArgs(settings.data.mlflow.size), foundation)
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
-inference = Inference("inference", InferenceArgs(settings.inference, models, identity.inference), foundation)
+inference = Inference(
+    "inference",
+    InferenceArgs(settings.inference, settings.alerts, models, identity.inference, notifications.topic_arn),
+    foundation,
+)
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
 pulumi.export("environment", settings.environment)
@@ -65,6 +79,7 @@ pulumi.export("region", settings.region)
 pulumi.export("buckets", {what: bucket.bucket for what, bucket in storage.buckets.items()})
 pulumi.export("key_arn", storage.key_arn)
 pulumi.export("training_role", identity.training.arn)
+pulumi.export("tracking_uri", tracking.uri if tracking else "")
 pulumi.export("images", {image: repository.repository_url for image, repository in registry.repositories.items()})
 pulumi.export(
     "models",

@@ -9,6 +9,8 @@ import pytest
 from embedded.local import aws_environment
 from embedded.processes import Process, Processes
 
+pytest_plugins = ["tests.postgres"]
+
 REGION = "eu-west-1"
 
 

@@ -3,16 +3,8 @@
 A row's parameters fit by name (see `embedded/calls.py`); what is written out here is only what does not.
 """
 
-from embedded.resources import data, identity, inference, network, operations, registry, storage, training
+from embedded.resources import data, identity, inference, network, operations, registry, serving, storage, training
 from embedded.resources.row import Row
 
-ROWS: dict[str, Row] = (
-    network.ROWS
-    | storage.ROWS
-    | data.ROWS
-    | operations.ROWS
-    | registry.ROWS
-    | identity.ROWS
-    | inference.ROWS
-    | training.ROWS
-)
+AREAS = (network, storage, data, operations, registry, identity, inference, serving, training)
+ROWS: dict[str, Row] = {type_: row for area in AREAS for type_, row in area.ROWS.items()}

@@ -23,6 +23,12 @@ def _lambda_code(properties: dict[str, Any]) -> dict[str, Any]:
     return properties | {"zipFile": content.getvalue()}
 
 
+def _user_pool(properties: dict[str, Any]) -> dict[str, Any]:
+    """A pool as the API has it: the rules for passwords are one of its policies."""
+    changed = {name: value for name, value in properties.items() if name != "passwordPolicy"}
+    return changed | {"policies": {"passwordPolicy": properties["passwordPolicy"]}}
+
+
 ROWS: dict[str, Row] = {
     "aws:ssm/parameter:Parameter": Row(
         "ssm",
@@ -111,5 +117,45 @@ ROWS: dict[str, Row] = {
             "arn": "arn:aws:apigateway:{region}::/apis/{apiId}/stages/{name}",
             "invokeUrl": "https://{apiId}.execute-api.{region}.amazonaws.com/",
         },
+    ),
+    "aws:apigatewayv2/authorizer:Authorizer": Row(
+        "apigatewayv2",
+        Call("CreateAuthorizer", rename={"audiences": "Audience"}),
+        id="{authorizerId}",
+        delete=Call("DeleteAuthorizer", parameters={"AuthorizerId": "{id}"}, takes=("apiId",)),
+    ),
+    "aws:apigatewayv2/vpcLink:VpcLink": Row(
+        "apigatewayv2",
+        Call("CreateVpcLink"),
+        id="{vpcLinkId}",
+        delete=Call("DeleteVpcLink", parameters={"VpcLinkId": "{id}"}),
+    ),
+    "aws:cognito/userPool:UserPool": Row(
+        "cognito-idp",
+        Call("CreateUserPool", rename={"name": "PoolName", "tags": "UserPoolTags"}),
+        id="{id}",
+        answer="UserPool",
+        delete=Call("DeleteUserPool", parameters={"UserPoolId": "{id}"}),
+        outputs={"arn": "arn:aws:cognito-idp:{region}:{account}:userpool/{id}"},
+        prepare=_user_pool,
+    ),
+    "aws:cognito/resourceServer:ResourceServer": Row(
+        "cognito-idp",
+        Call("CreateResourceServer"),
+        id="{identifier}",
+        delete=Call("DeleteResourceServer", parameters={"Identifier": "{id}"}, takes=("userPoolId",)),
+    ),
+    "aws:cognito/userPoolClient:UserPoolClient": Row(
+        "cognito-idp",
+        Call("CreateUserPoolClient", rename={"name": "ClientName"}),
+        id="{clientId}",
+        answer="UserPoolClient",
+        delete=Call("DeleteUserPoolClient", parameters={"ClientId": "{id}"}, takes=("userPoolId",)),
+    ),
+    "aws:cognito/userPoolDomain:UserPoolDomain": Row(
+        "cognito-idp",
+        Call("CreateUserPoolDomain"),
+        id="{domain}",
+        delete=Call("DeleteUserPoolDomain", parameters={"Domain": "{id}"}, takes=("userPoolId",)),
     ),
 }

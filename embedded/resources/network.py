@@ -1,10 +1,29 @@
 """The network: VPC, subnets, routes, gateways, endpoints."""
 
+from typing import Any
+
 from embedded.resources.row import Call, Row
 
 
 def _ec2_arn(kind: str) -> dict[str, str]:
     return {"arn": f"arn:aws:ec2:{{region}}:{{account}}:{kind}/{{id}}"}
+
+
+def _zone(properties: dict[str, Any]) -> dict[str, Any]:
+    """A private zone as the API has it: of one VPC, to begin with."""
+    return properties | {"VPC": {"VPCId": properties["vpcs"][0]["vpcId"]}}
+
+
+def _record(properties: dict[str, Any]) -> dict[str, Any]:
+    """An alias record as the API has it: a batch of one change."""
+    (alias,) = properties["aliases"]
+    target = {
+        "HostedZoneId": alias["zoneId"],
+        "DNSName": alias["name"],
+        "EvaluateTargetHealth": alias["evaluateTargetHealth"],
+    }
+    record = {"Name": properties["name"], "Type": properties["type"], "AliasTarget": target}
+    return properties | {"changeBatch": {"changes": [{"action": "UPSERT", "resourceRecordSet": record}]}}
 
 
 ROWS: dict[str, Row] = {
@@ -124,5 +143,24 @@ ROWS: dict[str, Row] = {
         delete=Call("DeleteSecurityGroup", parameters={"GroupId": "{id}"}),
         auto_name="name",
         outputs=_ec2_arn("security-group"),
+    ),
+    "aws:route53/zone:Zone": Row(
+        "route53",
+        Call("CreateHostedZone", parameters={"CallerReference": "{name}"}),
+        id="{id}",
+        answer="HostedZone",
+        delete=Call("DeleteHostedZone", parameters={"Id": "{id}"}),
+        prepare=_zone,
+        outputs={"arn": "arn:aws:route53:::hostedzone/{id}", "zoneId": "{id}"},
+        no_effect=frozenset({"forceDestroy", "vpcs"}),
+    ),
+    "aws:route53/record:Record": Row(
+        "route53",
+        Call("ChangeResourceRecordSets", rename={"zoneId": "HostedZoneId"}),
+        id="{zoneId}_{name}_{type}",
+        prepare=_record,
+        put=True,
+        identity=frozenset({"zoneId", "name", "type"}),
+        no_effect=frozenset({"name", "type", "aliases"}),
     ),
 }

@@ -1,16 +1,19 @@
 """Rules for what runs: functions, clusters, GPUs, notebooks, pods; and for logs and tags."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from infra.guardrails.rule import Resource, Stack, rule, stack_rule, unknown
+from infra.guardrails.rule import UNKNOWN, Resource, Stack, rule, stack_rule, unknown
 from infra.guardrails.storage import STATEFUL
+from infra.sizes import LAMBDA_MEMORY_MB, LAMBDA_TIMEOUT_S, fargate_mistake
 
 FUNCTION = "aws:lambda/function:Function"
 CLUSTER, NODES = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
 SCALING, BATCH = "aws:autoscaling/group:Group", "aws:batch/computeEnvironment:ComputeEnvironment"
 TEMPLATE, INSTANCE = "aws:ec2/launchTemplate:LaunchTemplate", "aws:ec2/instance:Instance"
+TASK = "aws:ecs/taskDefinition:TaskDefinition"
 LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
 NOTEBOOK, DOMAIN = "aws:sagemaker/notebookInstance:NotebookInstance", "aws:sagemaker/domain:Domain"
 ENDPOINT = "aws:sagemaker/endpointConfiguration:EndpointConfiguration"
@@ -51,6 +54,16 @@ def _(function: Resource, _tier: str) -> Iterator[str]:
         yield f"{image} may be another image tomorrow"
 
 
+@rule("job-image-by-digest", "Name the image as repository@sha256:...", "aws:batch/jobDefinition:JobDefinition")
+def _(definition: Resource, _tier: str) -> Iterator[str]:
+    for path in ("containerProperties", "nodeProperties"):
+        document = definition.get(path)
+        if isinstance(document, str) and not unknown(document):
+            for image in re.findall(r'"image": ?"([^"]*)"', document):
+                if "@sha256:" not in image:
+                    yield f"{image} may be another image tomorrow"
+
+
 @rule("function-runtime-supported", "Choose a runtime that AWS still mends, such as python3.13.", FUNCTION)
 def _(function: Resource, _tier: str) -> Iterator[str]:
     runtime = function.get("runtime")
@@ -62,6 +75,56 @@ def _(function: Resource, _tier: str) -> Iterator[str]:
 def _(url: Resource, _tier: str) -> Iterator[str]:
     if not url.is_("authorizationType", "AWS_IAM"):
         yield "anybody can call the function"
+
+
+@rule("function-size", "Choose memorySize from 128 to 10240 (MB) and timeout from 1 to 900 (s).", FUNCTION)
+def _(function: Resource, _tier: str) -> Iterator[str]:
+    for name, allowed in (("memorySize", LAMBDA_MEMORY_MB), ("timeout", LAMBDA_TIMEOUT_S)):
+        value = function.get(name)
+        if isinstance(value, int) and value not in allowed:
+            yield f"Lambda has no {name} of {value}"
+
+
+@rule("fargate-size", "Choose a cpu and memory that Fargate offers together; infra/sizes.py has the table.", TASK)
+def _(task: Resource, _tier: str) -> Iterator[str]:
+    size = [task.get("cpu"), task.get("memory")]
+    if "FARGATE" in task.items("requiresCompatibilities") and not any(map(unknown, size)):
+        try:
+            mistake = fargate_mistake(*(int(each) for each in size))
+        except (TypeError, ValueError):
+            mistake = f"cpu and memory must be numbers, but they are {size[0]!r} and {size[1]!r}"
+        if mistake:
+            yield mistake
+
+
+@rule("task-not-privileged", "Leave privileged false, set readonlyRootFilesystem, and pin the image by digest.", TASK)
+def _(task: Resource, _tier: str) -> Iterator[str]:
+    text = task.get("containerDefinitions")
+    if not isinstance(text, str) or text == UNKNOWN:
+        return
+    for container in json.loads(text):
+        name, image = container.get("name"), str(container.get("image"))
+        if container.get("privileged"):
+            yield f"the container {name} is privileged"
+        if not container.get("readonlyRootFilesystem"):
+            yield f"the container {name} can write to its root file system"
+        if not unknown(image) and "@sha256:" not in image:
+            yield f"{image} may be another image tomorrow"
+
+
+@rule(
+    "launched-tagged",
+    f"Give tagSpecifications of instance and volume the tags {', '.join(TAGS)}.",
+    TEMPLATE,
+)
+def _(template: Resource, _tier: str) -> Iterator[str]:
+    specifications = template.get("tagSpecifications") or []
+    parts = [*specifications, *(part for s in specifications if isinstance(s, Mapping) for part in s.values())]
+    if unknown(specifications) or any(map(unknown, parts)):
+        return
+    tagged = {s["resourceType"] for s in specifications if set(TAGS) <= set(s.get("tags") or {})}
+    for kind in {"instance", "volume"} - tagged:
+        yield f"the {kind}s that it launches lack the tags that costs are told apart by"
 
 
 def _gpu(*types: Any) -> bool:

@@ -15,7 +15,7 @@ from infra.guardrails.rules import NAMES
 from infra.guardrails.waivers import read_waivers
 from infra.regions import is_region
 from infra.settings.cluster import ClusterSettings
-from infra.settings.data import DataSettings, StorageSettings
+from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
 from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
@@ -71,7 +71,20 @@ class Settings(Strict):
             # What it makes of the network is known only of pools that can be.
             mistakes = list(self.cluster.mistakes(place)) or self.cluster.misfits(self.network)
             yield from (f"ml-platform:cluster.{mistake}" for mistake in mistakes)
+        if self.data.mlflow and self.data.mlflow.ecs:
+            yield from self._mistakes_of_ecs(self.data.mlflow.ecs)
         yield from self._training_mistakes()
+
+    def _mistakes_of_ecs(self, mlflow: MlflowOnEcs) -> Iterator[str]:
+        """What a container in the private subnets needs of the network."""
+        network = self.network
+        if network.existing and not mlflow.clients:
+            yield "ml-platform:data.mlflow.ecs.clients: name the ranges that may ask it; network.existing has none"
+        if not network.existing and network.nat == "none" and not {"ecr", "logs"} <= set(network.endpoints):
+            yield (
+                "ml-platform:data.mlflow.ecs: nothing in the private subnets could pull its image or write its logs; "
+                "set network.nat, or network.endpoints with ecr and logs"
+            )
 
     def _training_mistakes(self) -> Iterator[str]:
         """Backends that need something of another section."""

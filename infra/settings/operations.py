@@ -1,8 +1,8 @@
-"""Settings of audit, alerts and cost."""
+"""Settings of audit, alarms and cost."""
 
 from collections.abc import Iterator
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from infra.settings.section import Email, LogRetention, Place, Section
 
@@ -20,9 +20,18 @@ class AuditSettings(Section):
 
 
 class AlertSettings(Section):
-    """Who is told when an alarm goes off; each address gets a mail first, and has to confirm."""
+    """When an alarm goes off, and who is told."""
 
     emails: tuple[Email, ...] = Field(default=(), max_length=10)
+    error_percent: float = Field(default=1, gt=0, le=100, description="of the requests, over five minutes")
+    no_traffic_minutes: int = Field(default=0, ge=0, le=1440, description="0 for models that nobody need ask")
+    capture_lag_minutes: int = Field(default=15, ge=5, le=1440, description="age of what waits to be written")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "AlertSettings":
+        if self.no_traffic_minutes % 5:
+            raise ValueError(f"no_traffic_minutes must be a multiple of 5, but it is {self.no_traffic_minutes}")
+        return self
 
     def mistakes(self, place: Place, /) -> Iterator[str]:
         """What production needs."""

@@ -10,6 +10,8 @@ from contract.strict import Strict
 Tier = Literal["dev", "staging", "prod"]
 Days = Annotated[int, Field(ge=1, le=3650)]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$")]
+Digest = Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
+"""Of a container image."""
 LogRetention = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]

@@ -1,15 +1,13 @@
 """Runs the service with uvicorn: `python -m services.inference --port 8080`."""
 
 import argparse
-import signal
+import os
 import socket
 import sys
-
-import uvicorn
+from pathlib import Path
 
 from contract.errors import PlatformError
-from services.inference.app import create_app
-from services.inference.logs import configure_logs
+from contract.service import PORT
 
 
 def main() -> int:
@@ -17,39 +15,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services.inference", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["serve"], help="SageMaker says so; there is nothing else")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--fd", type=int, help="file descriptor of a listening socket, instead of host and port")
+    parser.add_argument("--workers", type=_count, help="processes that share the port (default: MLP_WORKERS, or 1)")
     arguments = parser.parse_args()
-    try:
-        app = create_app()
-    except PlatformError as error:
-        print(error, file=sys.stderr)
-        return 2
+    workers = arguments.workers or os.environ.get("MLP_WORKERS") or "1"
     try:
         listener = _listen(arguments.host, arguments.port) if arguments.fd is None else _adopt(arguments.fd)
     except (OSError, OverflowError) as error:
         where = f"{arguments.host}:{arguments.port}" if arguments.fd is None else f"file descriptor {arguments.fd}"
         print(f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
-    configure_logs()
-    # uvicorn raises the signal again when it has finished; a wanted end is a success.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # it is a middleware, and nothing here asks for the client's address
-        server_header=False,
-        timeout_keep_alive=75,  # longer than a load balancer's 60 s, or it would send into a closing connection
-        timeout_graceful_shutdown=20,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    if workers != "1" and workers.isdigit():
+        from services.inference.workers import supervise  # it needs nothing of what the workers load
+
+        os.environ["MLP_WORKERS"] = workers
+        return supervise(int(workers), listener)
+    return _work(listener)
+
+
+def _work(listener: socket.socket) -> int:
+    from services.inference.app import create_app
+    from services.inference.metrics import Metrics
+    from services.inference.server import serve
+
+    folder = os.environ.get("MLP_METRICS_FOLDER")
+    metrics = Metrics(Path(folder) if folder else None, int(os.environ.get("MLP_WORKER", "0")))
+    try:
+        app = create_app(metrics=metrics)
+    except PlatformError as error:
+        print(error, file=sys.stderr)
+        return 2
+    serve(app, listener)
     return 0
+
+
+def _count(text: str) -> str:
+    if not text.isdigit() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to 256, given: {text!r}")
+    return text
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
+from services.inference.protocol import Selection, output_of
+from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
-_ONNX_TYPES = {"FP32": "tensor(float)", "INT64": "tensor(int64)"}
-
-Features = NDArray[np.float32]
+_SLOW_S = 0.002
 
 
 class ArtifactError(Exception):
@@ -31,15 +31,25 @@ class Version:
     def __init__(self, metadata: ArtifactMetadata, number: str, session: onnxruntime.InferenceSession) -> None:
         self.model = metadata.model
         self.number = number
+        self.answer_prefix = b'{"model_name":%b,"model_version":"%b","id":' % (encode(self.model), number.encode())
+        """The JSON of an answer up to its id."""
         self.columns = metadata.columns
         self.inputs = metadata.inputs
-        self.outputs = {tensor.name: tensor for tensor in metadata.outputs}
-        self.example = metadata.self_test.inputs[0]
+        self.output_tensors = metadata.outputs
+        self.outputs = {tensor.name: output_of(tensor.name, tensor.datatype) for tensor in metadata.outputs}
+        self.everything = Selection(list(self.outputs), list(self.outputs.values()))
+        self.reader = Reader(metadata.inputs[0].datatype, metadata.columns)
+        self.background: Array = np.empty((0, len(metadata.columns)))
+        """Typical rows, which an explanation compares with."""
+        self.sensitive = metadata.sensitive
+        self.is_slow = False
+        """Whether a prediction takes so long that it would hold up the event loop."""
         self._session = session
+        self._run_options = onnxruntime.RunOptions()  # otherwise each run makes one
 
-    def predict(self, features: Features, outputs: Sequence[str]) -> list[NDArray[Any]]:
+    def predict(self, features: Array, outputs: Sequence[str]) -> list[Array]:
         """Compute the named outputs for rows of features."""
-        answers: list[NDArray[Any]] = self._session.run(outputs, {INPUT: features})
+        answers: list[Array] = self._session.run(outputs, {INPUT: features}, self._run_options)
         return answers
 
 
@@ -89,10 +99,12 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
         raise ArtifactError(f"its {METADATA_FILE} is not valid: {details}") from None
     if model and metadata.model != model:
         raise ArtifactError(f"it is an artifact of model {metadata.model!r}")
-    expected = Tensor(name=INPUT, datatype="FP32", shape=(-1, len(metadata.columns)))
-    if metadata.inputs != (expected,):
-        raise ArtifactError(f"its inputs are {metadata.inputs}, but the service feeds {expected}")
-
+    given = [tensor.model_dump() for tensor in metadata.inputs]
+    shape = (-1, len(metadata.columns))
+    if len(given) != 1 or (metadata.inputs[0].name, metadata.inputs[0].shape) != (INPUT, shape):
+        raise ArtifactError(f'its inputs are {given}, but the service feeds one, "{INPUT}" of shape {list(shape)}')
+    if unknown := metadata.sensitive.keys() - set(metadata.columns):
+        raise ArtifactError(f"its sensitive columns {sorted(unknown)} are none of its columns")
     options = onnxruntime.SessionOptions()
     # Requests are small and many: more threads per request would only fight over the same cores.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -105,12 +117,16 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     _check_signature("outputs", metadata.outputs, session.get_outputs())
     version = Version(metadata, number, session)
     _self_test(version, metadata)
+    try:
+        version.background = version.reader.from_rows(metadata.background or metadata.self_test.inputs)
+    except TensorError as error:
+        raise ArtifactError(f"its background rows do not fit: {error}") from None
     return version
 
 
 def _check_signature(what: str, promised: Sequence[Tensor], actual: Sequence[Any]) -> None:
     """Refuse metadata that does not describe the ONNX file: a client would be told the wrong names and types."""
-    names = {tensor.name: _ONNX_TYPES[tensor.datatype] for tensor in promised}
+    names = {tensor.name: KINDS[tensor.datatype].onnx for tensor in promised}
     found = {tensor.name: tensor.type for tensor in actual}
     if not names or (names != found if what == "inputs" else not names.items() <= found.items()):
         raise ArtifactError(f"its {METADATA_FILE} promises {what} {names}, but {MODEL_FILE} has {found}")
@@ -122,13 +138,29 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
     if test.outputs.keys() != version.outputs.keys():
         raise ArtifactError(f"its self-test has outputs {[*test.outputs]}, the model has {[*version.outputs]}")
     try:
-        answers = version.predict(np.array(test.inputs, np.float32), list(test.outputs))
+        rows = version.reader.from_rows(test.inputs)
+        answers = version.predict(rows, list(test.outputs))
         expectations = [np.array(values) for values in test.outputs.values()]
     except Exception as error:  # as above: whatever goes wrong, this version cannot answer
         raise ArtifactError(f"its self-test fails: {error}") from None
     for name, answer, expected in zip(test.outputs, answers, expectations, strict=True):
         if answer.shape != expected.shape:
             raise ArtifactError(f"its self-test fails: {name} has shape {answer.shape}, expected {expected.shape}")
+        if answer.dtype.kind not in "fiu":
+            if not np.array_equal(answer, expected):
+                raise ArtifactError(f"its self-test fails: {name} is {answer.tolist()}, expected {expected.tolist()}")
+            continue
         worst = float(np.max(np.abs(answer - expected)))
         if not worst <= test.tolerance:  # this way round, NaN fails too
             raise ArtifactError(f"its self-test fails: {name} is off by {worst:g}, the tolerance is {test.tolerance:g}")
+    version.is_slow = _seconds(version, rows) > _SLOW_S
+
+
+def _seconds(version: Version, rows: Array) -> float:
+    """The best of three, because whatever else runs only makes it longer."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        version.predict(rows, list(version.outputs))
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,49 +1,72 @@
 """The routes that predict, as a plain ASGI handler: this is the hot path, and nothing stands in front of it."""
 
-import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
-from starlette.types import Receive, Scope, Send
+from msgspec import Struct
+from starlette.types import Message, Receive, Scope, Send
 
 from contract.service import ServiceSettings
 from services.inference import protocol, sagemaker
 from services.inference.artifacts import Version
-from services.inference.live import Catalogue, Model
-from services.inference.metrics import Metrics
+from services.inference.capture import Captured
+from services.inference.content import decompress, split_binary
+from services.inference.explain import EXPLANATION, explain
+from services.inference.live import Catalogue, Headers, Model
+from services.inference.overload import Gate
 from services.inference.protocol import ErrorBody, RequestError
+from services.inference.tensors import encode
+from services.inference.tracing import Trace, read_trace
+from services.inference.writes import EXTENSION
 
 logger = logging.getLogger(__name__)
 
-Headers = list[tuple[bytes, bytes]]
-
-# A request this large takes about a millisecond to decode and predict; a thread keeps the others from waiting for it.
+# Larger bodies take about a millisecond to decode and predict; a thread keeps the other requests from waiting for it.
 # Below, the way to the thread and back would cost more than the work.
-_THREAD_ABOVE_BYTES = 64 * 1024
+_THREAD_ABOVE_BYTES = 32 * 1024
+
+_JSON = (b"content-type", b"application/json")
+_PLAIN = (_JSON,)
+_BINARY = (b"content-type", b"application/octet-stream")
+_HEADER_LENGTH = b"inference-header-content-length"
+_HEADERS = frozenset((b"content-length", b"content-encoding", _HEADER_LENGTH, b"traceparent", b"tracestate"))
 
 _match_infer = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer").fullmatch
 
 
-class Reply(NamedTuple):
+class Reply(Struct, gc=False):
     """What goes back to the client."""
 
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+    headers: tuple[tuple[bytes, bytes], ...] = _PLAIN
 
 
-class Call:
-    """What is known of a request so far, for the metrics."""
+class Call(Struct):
+    """A request: what came with it, and what is known of it so far."""
 
-    __slots__ = ("model", "rows", "version")
+    path: str
+    headers: Headers
+    trace: Trace | None = None
+    id: str = ""
+    # Names that clients make up are never kept: as labels of metrics they could fill the memory.
+    model: Model | None = None
+    version: Version | None = None
+    rows: int = 0
+    captured: Captured | None = None
+    status: int = 0
+    seconds: float = 0.0
 
-    def __init__(self) -> None:
-        # Names that clients make up never become labels, or they could fill the memory.
-        self.model = self.version = ""
-        self.rows = 0
+
+class Target(NamedTuple):
+    """What a path asks for."""
+
+    model: Model
+    fixed: Version | None
+    answer: Callable[["Target", Call, bytes], Reply]
 
 
 class ClientGoneError(Exception):
@@ -51,97 +74,134 @@ class ClientGoneError(Exception):
 
 
 class Inference:
-    """Answers `/v2/models/.../infer` and SageMaker's `/invocations`."""
+    """Answers `/v2/models/.../infer` and SageMaker's `/invocations`.
 
-    def __init__(self, settings: ServiceSettings, catalogue: Catalogue, metrics: Metrics) -> None:
-        self._settings = settings
+    Args:
+        settings: the service's.
+        catalogue: the models.
+        gate: the queue.
+        on_answered: told of each answered request.
+    """
+
+    def __init__(
+        self, settings: ServiceSettings, catalogue: Catalogue, gate: Gate, on_answered: Callable[[Call], None]
+    ) -> None:
+        self._max_rows = settings.max_rows
+        self._max_bytes = settings.max_body_bytes
         self._catalogue = catalogue
-        self._metrics = metrics
-
-    @staticmethod
-    def handles(path: str) -> bool:
-        """Whether a path is for this handler."""
-        return path.endswith("/infer") or path == "/invocations"
+        self._gate = gate
+        self._on_answered = on_answered
+        self._user_header = settings.user_header.encode()
+        self._headers = _HEADERS | sagemaker.HEADERS | {self._user_header}
+        self._targets = {
+            f"/v2/models/{name}/infer": Target(model, None, self._infer) for name, model in catalogue.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        started = time.perf_counter()
-        self._metrics.in_flight += 1
-        call = Call()
+        gate = self._gate
+        arrived = gate.enter()
+        wanted = self._headers
+        if self._catalogue.rule_headers:
+            wanted = wanted | self._catalogue.rule_headers
+        call = Call(scope["path"], {name: value for name, value in scope["headers"] if name in wanted})
+        if b"traceparent" in call.headers:
+            call.trace = read_trace(call.headers[b"traceparent"])
         try:
-            reply = await self._answer(scope, receive, call)
+            gate.check(arrived)
+            target = self._targets.get(call.path) or self._find_target(call)
+            call.model = target.model
+            if scope["method"] != "POST":
+                raise RequestError(405, f"the method must be POST, given: {scope['method']}")
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if not body or message["more_body"] or len(body) > self._max_bytes:
+                body = await gate.until_deadline(_read_rest(message, call.headers, receive, self._max_bytes), arrived)
+            if b"content-encoding" in call.headers:
+                body = decompress(body, call.headers[b"content-encoding"], self._max_bytes)
+            if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow or b'"explain"' in body:
+                reply = await gate.in_thread(target.answer, (target, call, body), arrived)
+            else:
+                reply = target.answer(target, call, body)
         except RequestError as error:
             reply = _refuse(error)
         except ClientGoneError:
             return
         except Exception:
-            logger.exception("a request failed", extra={"path": scope["path"], "model": call.model})
-            reply = Reply(500, protocol.encode(ErrorBody("internal error; the log of the service has the details")))
+            trace_id = call.trace and call.trace.id
+            logger.exception("a request failed", extra={"path": call.path, "id": call.id, "trace_id": trace_id})
+            reply = Reply(500, encode(ErrorBody("internal error; the log of the service has the details")))
         finally:
-            self._metrics.in_flight -= 1
-        length = (b"content-length", str(len(reply.body)).encode())
-        await send({"type": "http.response.start", "status": reply.status, "headers": [*reply.headers, length]})
-        await send({"type": "http.response.body", "body": reply.body})
-        self._metrics.record(call.model, call.version, reply.status, call.rows, time.perf_counter() - started)
+            gate.leave()
+        more = _more_headers(call, gate.is_draining) if call.trace or gate.is_draining else ()
+        is_plain = reply.status == 200 and reply.headers is _PLAIN and not more
+        respond = scope["extensions"].get(EXTENSION) if is_plain and "extensions" in scope else None
+        if not (respond and respond(reply.body)):
+            headers = [*reply.headers, *more, (b"content-length", b"%d" % len(reply.body))]
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+            await send({"type": "http.response.body", "body": reply.body})
+        call.status, call.seconds = reply.status, time.perf_counter() - arrived
+        self._on_answered(call)
 
-    async def _answer(self, scope: Scope, receive: Receive, call: Call) -> Reply:
-        work = self._route(scope, call)
-        body = await _read_body(scope["headers"], receive, self._settings.max_body_bytes)
-        if len(body) > _THREAD_ABOVE_BYTES:
-            return await asyncio.get_running_loop().run_in_executor(None, work, body)
-        return work(body)
-
-    def _route(self, scope: Scope, call: Call) -> Callable[[bytes], Reply]:
-        """What turns the body into the reply; wrong routes are refused before the body is read."""
-        infer = _match_infer(scope["path"])
-        if not infer and scope["path"] != "/invocations":
-            raise RequestError(404, "not found; the route is /v2/models/<model>/infer")
-        if scope["method"] != "POST":
-            raise RequestError(405, f"the method must be POST, given: {scope['method']}")
+    def _find_target(self, call: Call) -> Target:
+        """What any other path asks for, refused before the body is read if it is nothing."""
+        if call.path == "/invocations":
+            return Target(self._target_model(call.headers), None, self._invoke)
+        infer = _match_infer(call.path)
         if not infer:
-            headers = sagemaker.invocation_headers(scope["headers"])
-            model = self._target(headers.get("x-amzn-sagemaker-target-model"))
-            call.model = model.name
-            return lambda body: self._invoke(model, headers, call, body)
-        model = find_model(self._catalogue, infer[1])
-        call.model = model.name
-        fixed = find_version(model, infer[2]) if infer[2] else None
-        return lambda body: self._infer(model, fixed, call, body)
+            raise RequestError(404, "not found; the route is /v2/models/<model>/infer")
+        model = call.model = find_model(self._catalogue, infer[1])
+        return Target(model, find_version(model, infer[2]) if infer[2] else None, self._infer)
 
-    def _infer(self, model: Model, fixed: Version | None, call: Call, body: bytes) -> Reply:
+    def _infer(self, target: Target, call: Call, body: bytes) -> Reply:
+        binary = b""
+        if _HEADER_LENGTH in call.headers:
+            body, binary = split_binary(body, call.headers[_HEADER_LENGTH])
         request = protocol.read_request(body)
-        request_id = request.id or protocol.new_id()
-        version = fixed or choose_version(model, request_id)
-        call.version = version.number
-        features = protocol.read_features(request.inputs, version.columns, self._settings.max_rows)
-        names = protocol.select_outputs(request.outputs, version.outputs)
-        answers = version.predict(features, names)
+        call.id = request.id or protocol.new_id()
+        version = call.version = target.fixed or target.model.sole or self._choose(target.model, call)
+        features = protocol.read_features(request.inputs, version.reader, binary, self._max_rows)
+        names, outputs = version.everything
+        if request.outputs or request.parameters:
+            names, outputs = protocol.select_outputs(request, version.outputs)
+        parts, attached, numbers = protocol.write_outputs(outputs, version.predict(features, names))
         call.rows = len(features)
-        tensors = [version.outputs[name] for name in names]
-        return Reply(200, protocol.write_response(model.name, version.number, request_id, tensors, answers))
+        data = request.inputs[0].data
+        call.captured = Captured(data if data and version.reader.is_number else features, outputs, numbers)
+        if request.parameters and request.parameters.get("explain"):
+            more, more_attached, _ = protocol.write_outputs(EXPLANATION, explain(version, features))
+            parts, attached = parts + more, attached + more_attached
+        json = b'%b%b,"outputs":[%b]}' % (version.answer_prefix, encode(call.id), b",".join(parts))
+        if attached:
+            return Reply(200, json + attached, (_BINARY, (_HEADER_LENGTH, b"%d" % len(json))))
+        return Reply(200, json)
 
-    def _invoke(self, model: Model, headers: Mapping[str, str], call: Call, body: bytes) -> Reply:
+    def _invoke(self, target: Target, call: Call, body: bytes) -> Reply:
         # SageMaker hands the caller's inference id over, and gives the custom attributes back to the caller.
-        request_id = headers.get("x-amzn-sagemaker-inference-id") or protocol.new_id()
-        version = choose_version(model, request_id)
-        call.version = version.number
-        content_type = headers.get("content-type", sagemaker.JSON).partition(";")[0].strip().lower()
-        rows = sagemaker.read_rows(body, content_type)
-        protocol.check_rows(len(rows), self._settings.max_rows)
-        features = protocol.to_features(rows, version.columns)
+        call.id = call.headers.get(b"x-amzn-sagemaker-inference-id", b"").decode("latin-1") or protocol.new_id()
+        version = call.version = self._choose(target.model, call)
+        features = sagemaker.read_features(body, call.headers, version.reader)
+        protocol.check_rows(len(features), self._max_rows)
+        outputs = list(version.outputs.values())
         answers = version.predict(features, list(version.outputs))
+        _, _, numbers = protocol.write_outputs(outputs, answers)
         call.rows = len(features)
-        payload, made = sagemaker.write_predictions(list(version.outputs), answers, headers.get("accept", ""))
-        origin = f"model={model.name};version={version.number};id={request_id}".encode("latin-1")
-        return Reply(200, payload, ((b"content-type", made.encode()), (b"x-amzn-sagemaker-custom-attributes", origin)))
+        call.captured = Captured(features, outputs, numbers)
+        payload, made = sagemaker.write_predictions(list(version.outputs), answers, call.headers)
+        origin = f"model={target.model.name};version={version.number};id={call.id}".encode("latin-1")
+        return Reply(200, payload, ((b"content-type", made), (b"x-amzn-sagemaker-custom-attributes", origin)))
 
-    def _target(self, name: str | None) -> Model:
-        if name:
-            return find_model(self._catalogue, name)
+    def _target_model(self, headers: Headers) -> Model:
+        if name := headers.get(b"x-amzn-sagemaker-target-model"):
+            return find_model(self._catalogue, name.decode("latin-1"))
         if len(self._catalogue) > 1:
             known = ", ".join(self._catalogue)
             raise RequestError(400, f"the header X-Amzn-SageMaker-Target-Model must name one of the models: {known}")
         return next(iter(self._catalogue.values()))
+
+    def _choose(self, model: Model, call: Call) -> Version:
+        user = call.headers.get(self._user_header)
+        return choose_version(model, user.decode("latin-1") if user else call.id, call.headers)
 
 
 def find_model(catalogue: Catalogue, name: str) -> Model:
@@ -168,46 +228,52 @@ def find_version(model: Model, number: str) -> Version:
     raise RequestError(404, f"model {model.name!r} has no version {number!r} loaded; loaded: {loaded}{why}")
 
 
-def choose_version(model: Model, key: str) -> Version:
+def choose_version(model: Model, key: str, headers: Headers | None = None) -> Version:
     """The live version for a request.
 
     Raises:
         RequestError: if none is live.
     """
     try:
-        return model.choose(key)
+        return model.choose(key, headers)
     except LookupError:
-        raise RequestError(503, f"model {model.name!r} is not ready: {model.why}") from None
+        raise RequestError(503, f"model {model.name!r} is not ready: {model.why}", retry_after_s=5) from None
 
 
 def _refuse(error: RequestError) -> Reply:
-    reply = Reply(error.status, protocol.encode(ErrorBody(error.reason)))
+    body = encode(ErrorBody(error.reason))
     if error.status == 405:
-        return reply._replace(headers=(*reply.headers, (b"allow", b"POST")))
-    if error.status == 413:
+        return Reply(405, body, (_JSON, (b"allow", b"POST")))
+    if error.status in (408, 413):
         # The rest of the body is still on its way; without the close the server would have to swallow it.
-        return reply._replace(headers=(*reply.headers, (b"connection", b"close")))
-    return reply
+        return Reply(error.status, body, (_JSON, (b"connection", b"close")))
+    if error.retry_after_s:
+        return Reply(error.status, body, (_JSON, (b"retry-after", b"%d" % error.retry_after_s)))
+    return Reply(error.status, body)
 
 
-async def _read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+def _more_headers(call: Call, is_draining: bool) -> list[tuple[bytes, bytes]]:
+    headers = [(b"connection", b"close")] if is_draining else []
+    if call.trace:
+        headers += [(b"traceparent", call.trace.traceparent)]
+        headers += [(b"tracestate", call.headers[b"tracestate"])] if b"tracestate" in call.headers else []
+    return headers
+
+
+async def _read_rest(message: Message, headers: Headers, receive: Receive, limit: int) -> bytes:
     """The whole body; one over the limit is refused as soon as that is known, however it is sent."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message.get("more_body"):
-        announced = next((value for name, value in headers if name == b"content-length"), b"")
-        if announced.isdigit() and int(announced) > limit:
-            raise _too_large(limit)
-        chunks = bytearray(body)
-        while message.get("more_body") and len(chunks) <= limit:
-            message = await receive()
-            chunks += message.get("body", b"")
-        body = bytes(chunks)
+    announced = headers.get(b"content-length", b"")
+    if announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    chunks = bytearray(message.get("body", b""))
+    while message.get("more_body") and len(chunks) <= limit:
+        message = await receive()
+        chunks += message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise ClientGoneError
-    if len(body) > limit:
+    if len(chunks) > limit:
         raise _too_large(limit)
-    return body
+    return bytes(chunks)
 
 
 def _too_large(limit: int) -> RequestError:

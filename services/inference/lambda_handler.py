@@ -1,6 +1,6 @@
 """AWS Lambda's entry point: the same application behind Mangum. Loading happens at the cold start, on import."""
 
-from typing import Any
+from typing import Any, cast
 
 from mangum import Mangum
 
@@ -9,7 +9,7 @@ from services.inference.logs import configure_logs
 
 configure_logs()
 _app = create_app()
-_mangum = Mangum(_app, lifespan="off")
+_mangum = Mangum(cast(Any, _app), lifespan="off")  # Mangum's type asks for a coroutine where ASGI asks for an awaitable
 if _app.follower:
     _app.follower.refresh()
 

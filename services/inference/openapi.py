@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from contract.service import INPUT
-from services.inference import protocol, sagemaker
+from services.inference import feedback, protocol, sagemaker
 from services.inference.live import Catalogue
 
 _MESSAGES = (
@@ -20,27 +20,32 @@ _MESSAGES = (
     protocol.ModelReady,
     sagemaker.Instances,
     sagemaker.Predictions,
+    feedback.Truth,
+    feedback.Accepted,
 )
 _REASONS = {
     200: "The answer",
+    202: "It is on its way",
     400: "The request is not valid",
     404: "There is no such model or version",
+    408: "The body did not arrive in time",
     413: "The body is over the limit",
-    415: "The content type is not supported",
-    503: "Nothing is live",
+    415: "The content type or encoding is not supported",
+    503: "Nothing is live, or too many requests are waiting",
+    504: "It took longer than the deadline",
 }
 
 
-def answers(body: type[Struct], *errors: int) -> dict[str, Any]:
+def answers(body: type[Struct], *errors: int, status: int = 200) -> dict[str, Any]:
     """Keyword arguments for a FastAPI route that answers with `body`, or with one of these errors."""
-    return {"responses": _responses(body, *errors)}
+    return {"responses": _responses(body, *errors, status=status)}
 
 
 def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     """The document with the messages, the routes that predict, and an example that a live version answers."""
     _, schemas = msgspec.json.schema_components(_MESSAGES, ref_template="#/components/schemas/{name}")
     document["components"] = {"schemas": schemas}  # FastAPI's own are of its validation errors, which cannot occur
-    row = next((list(version.example) for model in catalogue.values() for version, _ in model.shares), [0.0])
+    row = next((version.background[0].tolist() for model in catalogue.values() for version, _ in model.shares), [0.0])
     tensor = {"name": INPUT, "datatype": "FP32", "shape": [1, len(row)], "data": row}
     tag = "Open Inference Protocol v2"
     for path, summary in (
@@ -51,10 +56,10 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         document["paths"][path] = {
             "post": operation | {"parameters": [_path_parameter(n) for n in path.split("{")[1:]]}
         }
-    invoke = _predict(
-        "SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions, 415
-    )
+    invoke = _predict("SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions)
     document["paths"]["/invocations"] = {"post": invoke}
+    truth = {"application/json": {"schema": _reference(feedback.Truth), "example": {"id": "1", "label": 0}}}
+    document["paths"]["/v2/models/{model}/feedback"]["post"]["requestBody"] = {"required": True, "content": truth}
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)
@@ -64,16 +69,15 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     return document
 
 
-def _predict(
-    tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct], *errors: int
-) -> dict[str, Any]:
+def _predict(tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct]) -> dict[str, Any]:
     content = {"application/json": {"schema": _reference(body), "example": example}}
+    responses = _responses(answer, 400, 404, 408, 413, 415, 503, 504)
     return {
         "tags": [tag],
         "summary": summary,
         "description": body.__doc__,
         "requestBody": {"required": True, "content": content},
-        "responses": {str(code): value for code, value in _responses(answer, 400, 404, 413, *errors, 503).items()},
+        "responses": {str(code): value for code, value in responses.items()},
     }
 
 
@@ -81,8 +85,8 @@ def _path_parameter(rest: str) -> dict[str, Any]:
     return {"name": rest.partition("}")[0], "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _responses(body: type[Struct], *errors: int) -> dict[int | str, dict[str, Any]]:
-    bodies: dict[int, type[Struct]] = {200: body} | dict.fromkeys(errors, protocol.ErrorBody)
+def _responses(body: type[Struct], *errors: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    bodies: dict[int, type[Struct]] = {status: body} | dict.fromkeys(errors, protocol.ErrorBody)
     if body in (protocol.Ready, protocol.ModelReady) and 503 in bodies:
         bodies[503] = body  # not being ready is what these routes are asked about, not an error
     return {

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 over HTTP: its messages, read straight into numpy, and what is wrong with a bad one.
+"""The Open Inference Protocol v2 over HTTP, with its binary tensor extension: messages, reading and writing.
 
 The messages are msgspec Structs; the OpenAPI document is made from the same ones.
 """
@@ -6,30 +6,29 @@ The messages are msgspec Structs; the OpenAPI document is made from the same one
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Meta, Struct
-from numpy.typing import NDArray
 
-from contract.service import INPUT, Tensor
-from services.inference.artifacts import Features
+from contract.service import INPUT, Datatype
+from services.inference.tensors import Array, Reader, TensorError, encode, to_bytes
 
-Parameters = dict[str, str | int | float | bool]
+Parameters = dict[str, Any]
 
 
 class RequestError(Exception):
     """A request that is answered with an error; `reason` tells the client what to change."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, retry_after_s: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
-class InputTensor(Struct):
-    """An input: row after row, flat or nested."""
+class InputTensor(Struct, gc=False):
+    """An input: row after row, flat or nested; or, with the parameter `binary_data_size`, as bytes after the JSON."""
 
     name: str
     datatype: str
@@ -37,17 +36,23 @@ class InputTensor(Struct):
     data: Annotated[
         msgspec.Raw,  # decoded later, when it is known how many numbers there may be
         Meta(extra_json_schema={"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "array"}]}}),
-    ]
+    ] = msgspec.field(default_factory=msgspec.Raw)
+    parameters: Parameters | None = None
 
 
 class RequestedOutput(Struct):
-    """An output that the client wants."""
+    """An output that the client wants; with the parameter `binary_data`, as bytes after the JSON."""
 
     name: str
+    parameters: Parameters | None = None
 
 
-class InferRequest(Struct):
-    """Rows to predict; without `outputs` the answer holds them all. The `id` decides which live version answers."""
+class InferRequest(Struct, gc=False):
+    """Rows to predict; without `outputs` the answer holds them all.
+
+    The user's header, or else the `id`, decides which live version answers. Parameters: `explain` asks for the
+    share that each feature has in the answer, `binary_data_output` for all outputs as bytes after the JSON.
+    """
 
     inputs: list[InputTensor]
     outputs: list[RequestedOutput] | None = None
@@ -61,7 +66,7 @@ class OutputTensor(Struct):
     name: str
     datatype: str
     shape: list[int]
-    data: list[float | int]
+    data: list[float | int | bool | str]
 
 
 class InferResponse(Struct):
@@ -129,12 +134,32 @@ class ModelReady(Struct):
     problems: list[str]
 
 
-encode = msgspec.json.Encoder().encode
-
 _decode_request = msgspec.json.Decoder(InferRequest).decode
-_decode_flat = msgspec.json.Decoder(list[float]).decode
-_decode_nested = msgspec.json.Decoder(list[list[float]]).decode
-_is_nested = re.compile(rb"\s*\[\s*\[").match
+
+
+class Output(NamedTuple):
+    """An output to answer with."""
+
+    name: str
+    datatype: Datatype
+    key: bytes
+    """Its name in JSON."""
+    prefix: bytes
+    """Its JSON up to the shape."""
+    is_binary: bool = False
+
+
+def output_of(name: str, datatype: Datatype) -> Output:
+    """An output that is answered as JSON."""
+    key = encode(name)
+    return Output(name, datatype, key, b'{"name":%b,"datatype":"%b","shape":' % (key, datatype.encode()))
+
+
+class Selection(NamedTuple):
+    """Outputs to answer with, in their order."""
+
+    names: list[str]
+    outputs: list[Output]
 
 
 def new_id() -> str:
@@ -159,7 +184,8 @@ def bad_json(body: bytes, error: Exception) -> RequestError:
     if isinstance(error, RecursionError):
         return RequestError(400, "the body is nested too deeply")
     if isinstance(error, msgspec.ValidationError):
-        return RequestError(400, f"the body is not valid: {_place(error, 'body')}")
+        place = str(error).replace("`$", "`body")
+        return RequestError(400, f"the body is not valid: {place}")
     literal = re.search(rb"-?\b(NaN|Infinity)\b", body)
     hint = (
         f"; {literal[0].decode()} is not a number in JSON, and the model takes finite numbers only" if literal else ""
@@ -167,49 +193,44 @@ def bad_json(body: bytes, error: Exception) -> RequestError:
     return RequestError(400, f"the body is not valid JSON: {error}{hint}")
 
 
-def read_features(inputs: Sequence[InputTensor], columns: Sequence[str], max_rows: int) -> Features:
+def read_features(inputs: Sequence[InputTensor], reader: Reader, binary: bytes, max_rows: int) -> Array:
     """The rows of a request, as the model takes them.
+
+    Args:
+        inputs: the request's.
+        reader: of the model's datatype and columns.
+        binary: what follows the JSON.
+        max_rows: the limit.
 
     Raises:
         RequestError: naming what does not fit the model, and what would.
     """
-    if len(inputs) != 1 or inputs[0].name != INPUT:
+    tensor = inputs[0] if inputs else None
+    if not tensor or len(inputs) > 1 or tensor.name != INPUT:
         names = [tensor.name for tensor in inputs]
         problem = "unknown" if set(names) - {INPUT} else "duplicate" if names else "missing"
         raise RequestError(400, f'{problem} input: the model takes exactly one, "{INPUT}"; given: {names}')
-    tensor = inputs[0]
-    if tensor.datatype != "FP32":
-        raise RequestError(400, f'input "{INPUT}": the datatype must be FP32, given: {tensor.datatype!r}')
-    shape, width = tensor.shape, len(columns)
-    if len(shape) != 2 or shape[1] != width or shape[0] < 0:
-        raise RequestError(400, f'input "{INPUT}": the shape must be [rows, {width}], given: {shape}')
-    check_rows(shape[0], max_rows)
+    if tensor.datatype != reader.datatype:
+        raise RequestError(400, f'input "{INPUT}": the datatype must be {reader.datatype}, given: {tensor.datatype!r}')
+    shape = tensor.shape
+    if len(shape) != 2 or shape[1] != reader.width or shape[0] < 0:
+        raise RequestError(400, f'input "{INPUT}": the shape must be [rows, {len(reader.columns)}], given: {shape}')
+    rows = shape[0]
+    if not 0 < rows <= max_rows:
+        check_rows(rows, max_rows)
     try:
-        values = (_decode_nested if _is_nested(tensor.data) else _decode_flat)(tensor.data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise RequestError(400, f'input "{INPUT}": {_place(error, "data")}') from None
-    if values and isinstance(values[0], list):
-        if len(values) != shape[0]:
-            raise RequestError(400, f'input "{INPUT}": data has {len(values)} rows, but the shape is {shape}')
-        return to_features(values, columns)
-    if len(values) != shape[0] * width:
-        needed = shape[0] * width
-        raise RequestError(
-            400, f'input "{INPUT}": data has {len(values)} numbers, but the shape {shape} needs {needed}'
-        )
-    return _array(values, columns).reshape(shape[0], width)
-
-
-def to_features(rows: Sequence[Sequence[float]], columns: Sequence[str]) -> Features:
-    """Rows of numbers as the model takes them.
-
-    Raises:
-        RequestError: if a row does not have one number for each column, or a number is too large.
-    """
-    for number, row in enumerate(rows):
-        if len(row) != len(columns):
-            raise RequestError(400, f"row {number} has {len(row)} numbers, but the model takes {len(columns)}")
-    return _array(rows, columns)
+        if tensor.parameters and "binary_data_size" in tensor.parameters:
+            size = tensor.parameters["binary_data_size"]
+            if tensor.data or size != len(binary):
+                raise TensorError(f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
+            return reader.from_bytes(binary, rows)
+        if binary:
+            raise TensorError(f"{len(binary)} bytes follow the JSON, but there is no parameter binary_data_size")
+        if not tensor.data:
+            raise TensorError("it has no data")
+        return reader.from_json(tensor.data, rows)
+    except TensorError as error:
+        raise RequestError(400, f'input "{INPUT}": {error}') from None
 
 
 def check_rows(rows: int, max_rows: int) -> None:
@@ -222,59 +243,48 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise RequestError(400, f"a request must have from 1 to {max_rows} rows, given: {rows}")
 
 
-def select_outputs(requested: Sequence[RequestedOutput] | None, known: Mapping[str, Tensor]) -> list[str]:
-    """Names of the outputs that the client wants.
+def select_outputs(request: InferRequest, known: Mapping[str, Output]) -> Selection:
+    """The outputs that the client wants, if it does not just want them all as JSON.
 
     Raises:
-        RequestError: if the model does not have one of them, or one is asked for twice.
+        RequestError: if the model does not have one of them, or one is asked for twice, or in a form that there is not.
     """
-    if not requested:
-        return list(known)
-    names = [output.name for output in requested]
+    every = bool(request.parameters and request.parameters.get("binary_data_output"))
+    asked = request.outputs or [RequestedOutput(name) for name in known]
+    names = [output.name for output in asked]
     if set(names) - known.keys() or len(set(names)) != len(names):
         raise RequestError(400, f"outputs must be some of {list(known)}, each once; given: {names}")
-    return names
+    outputs = []
+    for output in asked:
+        parameters = output.parameters or {}
+        if parameters.get("classification"):
+            raise RequestError(400, f"output {output.name!r}: the classification extension is not supported")
+        outputs.append(known[output.name]._replace(is_binary=bool(parameters.get("binary_data", every))))
+    return Selection(names, outputs)
 
 
-def write_response(
-    model: str, version: str, request_id: str, outputs: Sequence[Tensor], answers: Sequence[NDArray[Any]]
-) -> bytes:
-    """Encode the answer to an inference request.
+def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[list[bytes], bytes, list[bytes]]:
+    """Encode the outputs of an answer.
+
+    Returns:
+        The JSON of each output, the binary data that follows the JSON, and the numbers of each output, as JSON.
 
     Raises:
         RequestError: if the model made something of the features that is not a number.
     """
-    tensors = [
-        OutputTensor(output.name, output.datatype, list(answer.shape), answer.ravel().tolist())
-        for output, answer in zip(outputs, answers, strict=True)
-    ]
-    return finite(encode(InferResponse(model, version, request_id, tensors)), answers)
-
-
-def finite(body: bytes, answers: Sequence[NDArray[Any]]) -> bytes:
-    """The encoded answers, if they are finite: NaN is no prediction, and JSON could not carry it.
-
-    Raises:
-        RequestError: if one is not.
-    """
-    # NaN and infinity are encoded as null; looking for that is cheaper than looking at the numbers.
-    if b"null" in body and not all(np.isfinite(answer).all() for answer in answers):
-        raise RequestError(400, "the model has no finite answer for these features; are they in its range?")
-    return body
-
-
-def _array(values: Sequence[Any], columns: Sequence[str]) -> Features:
-    """Numbers as 32-bit ones; those of a JSON text are finite, so only their size can be wrong."""
-    try:
-        with np.errstate(over="raise"):
-            return np.array(values, np.float32)
-    except FloatingPointError:
-        with np.errstate(over="ignore"):
-            flat = np.array(values, np.float64).ravel().astype(np.float32)
-        row, column = divmod(int(np.argmin(np.isfinite(flat))), len(columns))
-        raise RequestError(400, f"row {row}, column {columns[column]!r}: the number does not fit 32 bits") from None
-
-
-def _place(error: Exception, root: str) -> str:
-    """msgspec's explanation, with the name of the place that it calls `$`."""
-    return str(error).replace("`$", f"`{root}")
+    parts, binary, numbers = [], b"", []
+    for output, answer in zip(outputs, answers, strict=False):
+        data = encode(answer.ravel().tolist())
+        # NaN and infinity are encoded as null; looking for that is cheaper than looking at the numbers.
+        if b"null" in data and output.datatype != "BYTES":
+            raise RequestError(400, "the model has no finite answer for these features; are they in its range?")
+        if output.is_binary:
+            raw = to_bytes(answer, output.datatype)
+            binary += raw
+            parts.append(
+                b'%b%b,"parameters":{"binary_data_size":%d}}' % (output.prefix, encode(answer.shape), len(raw))
+            )
+        else:
+            parts.append(b'%b%b,"data":%b}' % (output.prefix, encode(answer.shape), data))
+        numbers.append(data)
+    return parts, binary, numbers

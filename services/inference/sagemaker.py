@@ -1,17 +1,22 @@
-"""SageMaker's `/invocations`: rows as JSON or CSV in, predictions as JSON or CSV out."""
+"""SageMaker's `/invocations`: rows as JSON, CSV or npy in, predictions as JSON, CSV or npy out."""
 
 import csv
+import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec import Struct
-from numpy.typing import NDArray
+from numpy.lib import format as npy
 
-from services.inference.protocol import RequestError, bad_json, encode, finite
+from services.inference.live import Headers
+from services.inference.protocol import RequestError, bad_json
+from services.inference.tensors import Array, Reader, TensorError, encode
 
-JSON, CSV = "application/json", "text/csv"
+JSON, CSV, NPY = b"application/json", b"text/csv", b"application/x-npy"
+HEADERS = frozenset((b"content-type", b"accept", b"x-amzn-sagemaker-inference-id", b"x-amzn-sagemaker-target-model"))
 
 
 class Instances(Struct):
@@ -26,51 +31,92 @@ class Predictions(Struct):
     predictions: list[dict[str, Any]]
 
 
+class _AnyInstances(Struct):
+    instances: list[list[Any]]
+
+
 _decode = msgspec.json.Decoder(Instances).decode
 _decode_bare = msgspec.json.Decoder(list[list[float]]).decode
+_decode_any = msgspec.json.Decoder(_AnyInstances).decode
+_decode_any_bare = msgspec.json.Decoder(list[list[Any]]).decode
 
 
-def read_rows(body: bytes, content_type: str) -> list[list[float]]:
-    """Read the rows of an invocation.
+def read_features(body: bytes, headers: Headers, reader: Reader) -> Array:
+    """Read the rows of an invocation as the model takes them.
 
     Raises:
-        RequestError: if they cannot be read, or the content type is another one.
+        RequestError: if they cannot be read, do not fit the model, or the content type is another one.
     """
-    if content_type == CSV:
-        return _read_csv(body)
-    if content_type != JSON:
-        raise RequestError(415, f"the content type must be {JSON} or {CSV}, given: {content_type!r}")
+    content_type = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
     try:
-        return _decode_bare(body) if body.lstrip()[:1] == b"[" else _decode(body).instances
+        if content_type == CSV:
+            return reader.from_rows(_read_csv(body, reader))
+        if content_type == NPY:
+            return reader.from_array(_read_npy(body))
+        if content_type == JSON:
+            return reader.from_rows(_read_json(body, reader))
+    except TensorError as error:
+        raise RequestError(400, str(error)) from None
+    known = ", ".join(kind.decode() for kind in (JSON, CSV, NPY))
+    raise RequestError(415, f"the content type must be one of {known}, given: {content_type.decode('latin-1')!r}")
+
+
+def write_predictions(names: Sequence[str], answers: Sequence[Array], headers: Headers) -> tuple[bytes, bytes]:
+    """Encode predictions as the client accepts them, as the body and its content type.
+
+    CSV and npy have a line a row, with the outputs side by side.
+    """
+    accept = headers.get(b"accept", b"").lower()
+    if NPY in accept and all(answer.dtype.kind in "biuf" for answer in answers):
+        table = np.column_stack([answer.reshape(len(answer), -1) for answer in answers])
+        file = io.BytesIO()
+        np.save(file, table.astype(np.float64), allow_pickle=False)
+        return file.getvalue(), NPY
+    rows = list(zip(*(answer.tolist() for answer in answers), strict=True))
+    if CSV in accept:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(
+            [cell for value in row for cell in _flat(value)] for row in rows
+        )
+        return text.getvalue().encode(), CSV
+    return encode(Predictions([dict(zip(names, row, strict=True)) for row in rows])), JSON
+
+
+def _read_json(body: bytes, reader: Reader) -> list[list[Any]]:
+    is_bare = body.lstrip()[:1] == b"["
+    try:
+        if reader.is_number:
+            return _decode_bare(body) if is_bare else _decode(body).instances
+        return _decode_any_bare(body) if is_bare else _decode_any(body).instances
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise bad_json(body, error) from None
 
 
-def write_predictions(names: Sequence[str], answers: Sequence[NDArray[Any]], accept: str) -> tuple[bytes, str]:
-    """Encode predictions as the client accepts them, as the body and its content type."""
-    rows = list(zip(*(answer.tolist() for answer in answers), strict=True))
-    as_json = finite(encode(Predictions([dict(zip(names, row, strict=True)) for row in rows])), answers)
-    if CSV not in accept:
-        return as_json, JSON
-    lines = (",".join(str(number) for value in row for number in _flat(value)) for row in rows)
-    return ("\n".join(lines) + "\n").encode(), CSV
-
-
-def invocation_headers(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    """The headers of a request by lower-case name."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-
-
-def _read_csv(body: bytes) -> list[list[float]]:
-    rows = []
+def _read_csv(body: bytes, reader: Reader) -> list[list[Any]]:
+    rows: list[list[Any]] = []
     try:
-        for row in csv.reader(body.decode().splitlines()):
+        for row in csv.reader(body.decode().splitlines(), strict=True):
             if row:
-                rows.append([_number(cell) for cell in row])
+                rows.append([_number(cell) for cell in row] if reader.is_number else list(row))
     except (ValueError, csv.Error) as error:
         why = f"{error}; there must be no header line"
         raise RequestError(400, f"row {len(rows)} of the CSV cannot be read: {why}") from None
     return rows
+
+
+def _read_npy(body: bytes) -> Array:
+    """The array of a .npy file; its numbers are looked at only if they are as many as its header says."""
+    file = io.BytesIO(body)
+    try:
+        version = npy.read_magic(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, is_fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"it holds {dtype}, not numbers")
+        array = np.frombuffer(body, dtype, offset=file.tell())
+        return array.reshape(shape, order="F" if is_fortran else "C")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise RequestError(400, f"the body is not a .npy file of rows: {error}") from None
 
 
 def _number(cell: str) -> float:

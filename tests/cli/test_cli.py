@@ -21,7 +21,7 @@ def mlp(*arguments, **environment):
 
 def test_help_names_every_command():
     said = mlp("--help").stdout
-    for command in ("up", "down", "status", "predict", "logs", "train", "preview"):
+    for command in ("up", "down", "status", "predict", "logs", "train", "submit", "preview"):
         assert f" {command} " in said
 
 
@@ -37,6 +37,10 @@ def test_help_names_every_command():
         ),
         (["preview", "nowhere"], 1, "unknown environment 'nowhere'"),
         (["train", "nothing"], 1, "unknown model 'nothing'"),
+        (["submit", "nothing"], 1, "unknown model 'nothing'"),
+        (["submit", "digits", "--env", "nowhere"], 1, "unknown environment 'nowhere'"),
+        (["submit", "digits", "--backend", "ec2"], 2, "'ec2'; allowed are sagemaker, batch, eks"),
+        (["submit", "digits"], 1, "the platform is not up; run `mlp up`"),
     ],
 )
 def test_bad_input_is_one_message_and_a_status(arguments, status, said, tmp_path):

@@ -39,7 +39,7 @@ def changed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'? allowed: data, description, gates"),
+        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'? allowed: compute, data, description"),
         ({"training__epochs": 0}, "training.epochs: input should be greater than or equal to 1, but it is 0"),
         ({"training__learning_rate": "fast"}, "training.learning_rate: input should be a valid number"),
         ({"task": "regresion"}, "task: input should be 'classification', but it is 'regresion'"),
@@ -49,6 +49,9 @@ def changed(tmp_path, monkeypatch):
         ({"split__test": 1.0}, "split.test: input should be less than 1"),
         ({"data__features": {"x": {"min": 2, "max": 1}}}, "min 2.0 is greater than max 1.0"),
         ({"serving__memory_mb": 100}, "serving.memory_mb: input should be greater than or equal to 512"),
+        ({"compute": {"gpu": 1}}, "compute: unknown key 'gpu'; did you mean 'gpus'? allowed: gpus, hours, instances"),
+        ({"compute": {"gpus": 9}}, "compute.gpus: input should be less than or equal to 8, but it is 9"),
+        ({"compute": {"team": "a-b"}}, "compute.team: string should match pattern"),
         ({"name": "other"}, "name is 'other', but the folder is 'digits'"),
     ],
 )

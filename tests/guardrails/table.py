@@ -2,7 +2,7 @@
 
 import json
 
-from infra.guardrails import compute, identity, network, storage
+from infra.guardrails import compute, identity, network, storage, workflows
 from infra.guardrails.rule import Resource
 
 
@@ -135,6 +135,11 @@ TABLE = {
     "function-image-by-digest": of(
         compute.FUNCTION, {"imageUri": "repo/app:latest"}, {"imageUri": "repo/app@sha256:" + "a" * 64}
     ),
+    "job-image-by-digest": of(
+        "aws:batch/jobDefinition:JobDefinition",
+        {"containerProperties": json.dumps({"image": "repo/train:latest"})},
+        {"containerProperties": json.dumps({"image": "repo/train@sha256:" + "a" * 64})},
+    ),
     "function-runtime-supported": of(compute.FUNCTION, {"runtime": "python3.8"}, {"runtime": "python3.13"}),
     "function-url-authenticated": of(
         "aws:lambda/functionUrl:FunctionUrl", {"authorizationType": "NONE"}, {"authorizationType": "AWS_IAM"}
@@ -160,6 +165,28 @@ TABLE = {
     "logs-expire": of(compute.LOG_GROUP, {}, {"retentionInDays": 30}),
     "logs-encrypted": of(compute.LOG_GROUP, {}, {"kmsKeyId": ARN}),
     "tagged": of("aws:ec2/vpc:Vpc", {"tags": {"Project": "mlp"}}, {"tags": TAGS}),
+    "function-size": of(compute.FUNCTION, {"memorySize": 64}, {"memorySize": 1024, "timeout": 10}),
+    "fargate-size": of(
+        compute.TASK,
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "1024"},
+        {"requiresCompatibilities": ["FARGATE"], "cpu": "1024", "memory": "2048"},
+    ),
+    "task-not-privileged": of(
+        compute.TASK,
+        {"containerDefinitions": json.dumps([{"name": "app", "image": "repo/app:1", "privileged": True}])},
+        {"containerDefinitions": json.dumps([{"image": "app@sha256:" + "a" * 64, "readonlyRootFilesystem": True}])},
+    ),
+    "launched-tagged": of(
+        compute.TEMPLATE,
+        {"tagSpecifications": [{"resourceType": "instance", "tags": TAGS}]},
+        {"tagSpecifications": [{"resourceType": kind, "tags": TAGS} for kind in ("instance", "volume")]},
+    ),
+    "state-machine-valid": of(
+        workflows.MACHINE,
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "Next": "B"}}})},
+        {"definition": json.dumps({"StartAt": "A", "States": {"A": {"Type": "Pass", "End": True}}})},
+    ),
+    "state-machine-logged": of(workflows.MACHINE, {}, {"loggingConfiguration": {"level": "ALL"}}),
     "pod-not-privileged": (pod(privileged=True), pod(privileged=False)),
     "pod-not-on-host": (pod(host=True), pod()),
     "pod-image-pinned": (pod("repo/app:latest"), pod()),

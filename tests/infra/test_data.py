@@ -59,7 +59,7 @@ def test_the_database_is_protected_in_production_only(build):
 
 
 def test_the_tracking_server_reaches_its_own_prefix_only(build):
-    deployment = build(data={"mlflow": "Small"})
+    deployment = build(data={"mlflow": {}})
     (server,) = deployment.of_type("aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer")
     assert server.inputs["artifactStoreUri"] == "s3://acme-test-artifacts/mlflow"
     policy = statements(only(deployment, "aws:iam/rolePolicy:RolePolicy", "mlflow").inputs["policy"])

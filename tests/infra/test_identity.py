@@ -8,6 +8,11 @@ UNSCOPED = {
     "ecr:GetAuthorizationToken",
     "cloudwatch:PutMetricData",
     "sagemaker:ListModelPackages",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
 }  # AWS knows no resource for them
 
 
@@ -15,10 +20,10 @@ UNSCOPED = {
 def policies(build):
     deployment = build()
     roles = {r.id: r for r in deployment.of_type("aws:iam/role:Role")}
-    return {
-        roles[policy.inputs["role"]].name: statements(policy.inputs["policy"])
-        for policy in deployment.of_type("aws:iam/rolePolicy:RolePolicy")
-    }
+    found = {}
+    for policy in deployment.of_type("aws:iam/rolePolicy:RolePolicy"):
+        found.setdefault(roles[policy.inputs["role"]].name, []).extend(statements(policy.inputs["policy"]))
+    return found
 
 
 def granted(policy):
@@ -43,13 +48,14 @@ def test_no_managed_policy_is_attached(build):
     assert not any(role.inputs.get("managedPolicyArns") for role in deployment.of_type("aws:iam/role:Role"))
 
 
-def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs(policies):
+def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs_and_captures(policies):
     grants = granted(policies["acme-test-inference-digits"])
     assert ("s3:GetObject", "arn:aws:s3:::acme-test-artifacts/digits/*") in grants
     assert {action for action, _ in grants} == {
         "s3:GetObject",
         "kms:Decrypt",
         "ssm:GetParameter",
+        "firehose:PutRecordBatch",
         "logs:CreateLogStream",
         "logs:PutLogEvents",
     }
@@ -59,9 +65,14 @@ def test_inference_reads_its_models_artifacts_and_writes_nothing_but_logs(polici
 
 def test_training_cannot_change_raw_data_or_delete_anything(policies):
     grants = granted(policies["acme-test-training"])
-    assert not any("Delete" in action for action, _ in grants)
+    # SageMaker takes its network interfaces away again.
+    deletes = {action for action, _ in grants if "Delete" in action}
+    assert deletes == {"ec2:DeleteNetworkInterface", "ec2:DeleteNetworkInterfacePermission"}
     written = {resource for action, resource in grants if action == "s3:PutObject"}
     assert written == {"arn:aws:s3:::acme-test-curated/*", "arn:aws:s3:::acme-test-artifacts/*"}
+    read = {resource for action, resource in grants if action == "s3:GetObject"}
+    assert "arn:aws:s3:::acme-test-artifacts/_work/*" in read
+    assert "arn:aws:s3:::acme-test-artifacts/*" not in read
 
 
 def test_the_first_training_job_of_an_account_can_make_its_log_group(policies):
@@ -71,10 +82,13 @@ def test_the_first_training_job_of_an_account_can_make_its_log_group(policies):
     assert groups == {"arn:aws:logs:eu-west-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:*"}
 
 
-def test_the_key_is_used_through_s3_only(policies):
+def test_the_key_is_used_through_s3_only_or_granted_to_aws_itself(policies):
     for policy in policies.values():
         for statement in policy:
-            if any(action.startswith("kms:") for action in statement["Action"]):
+            actions = [action for action in statement["Action"] if action.startswith("kms:")]
+            if actions == ["kms:CreateGrant"]:
+                assert statement["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+            elif actions and actions != ["kms:DescribeKey"]:
                 assert statement["Condition"] == {"StringEquals": {"kms:ViaService": "s3.eu-west-1.amazonaws.com"}}
 
 
@@ -88,6 +102,8 @@ OURS = {"StringEquals": {"aws:SourceAccount": "123456789012"}}
         ("pipeline", "states.amazonaws.com", OURS),
         ("monitor", "lambda.amazonaws.com", None),  # Lambda does not say for whom it acts
         ("inference-digits", "lambda.amazonaws.com", None),
+        ("deploy-digits", "codedeploy.amazonaws.com", OURS),
+        ("capture-digits", "firehose.amazonaws.com", None),
     ],
 )
 def test_a_role_is_taken_on_by_its_service_only(build, role, service, condition):
@@ -109,7 +125,7 @@ def test_the_monitor_writes_metrics_of_its_own_namespace_only(policies):
 
 def test_every_role_has_the_boundary_that_the_company_demands(build):
     boundary = "arn:aws:iam::123456789012:policy/boundary"
-    bounded = build(permissions_boundary=boundary, data={"mlflow": "Small"}).of_type("aws:iam/role:Role")
-    assert len(bounded) == 5
+    bounded = build(permissions_boundary=boundary, data={"mlflow": {}}).of_type("aws:iam/role:Role")
+    assert len(bounded) == 7
     assert all(role.inputs["permissionsBoundary"] == boundary for role in bounded)
     assert not any("permissionsBoundary" in role.inputs for role in build().of_type("aws:iam/role:Role"))

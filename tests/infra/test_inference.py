@@ -63,19 +63,27 @@ def test_every_route_authenticates_its_caller(build):
         "ANY /v2/models/digits",
         "ANY /v2/models/digits/{proxy+}",
     }
-    assert all(route.inputs["authorizationType"] == "AWS_IAM" for route in routes)
+    assert all(route.inputs["authorizationType"] == "JWT" for route in routes)
 
 
 def test_the_stage_throttles_and_logs(build):
     deployment = build(inference={"throttling": {"rate": 5, "burst": 7}})
     (stage,) = deployment.of_type("aws:apigatewayv2/stage:Stage")
-    assert stage.inputs["defaultRouteSettings"] == {"throttlingRateLimit": 5, "throttlingBurstLimit": 7}
+    assert stage.inputs["defaultRouteSettings"] == {
+        "throttlingRateLimit": 5,
+        "throttlingBurstLimit": 7,
+        "detailedMetricsEnabled": True,
+    }
     assert json.loads(stage.inputs["accessLogSettings"]["format"])["status"] == "$context.status"
 
 
 def test_logs_are_encrypted_and_do_not_stay_for_ever(build):
     groups = build().of_type("aws:cloudwatch/logGroup:LogGroup")
-    assert {group.inputs["name"] for group in groups} == {"/acme/test/api/inference", "/acme/test/inference/digits"}
+    assert {group.inputs["name"] for group in groups} == {
+        "/acme/test/api/inference",
+        "/acme/test/capture/digits",
+        "/acme/test/inference/digits",
+    }
     for group in groups:
         assert group.inputs["retentionInDays"] == 14
         assert group.inputs["kmsKeyId"].startswith("arn:aws:kms:")

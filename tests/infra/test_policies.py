@@ -8,8 +8,10 @@ import pytest
 from policy_sentry.querying.actions import get_action_data, get_actions_for_service
 
 from embedded.monitor import Resource
-from tests.infra.conftest import EVERYTHING_ON, as_list
+from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS, as_list
+from tests.infra.test_runtimes import INFERENCE, RUNTIMES
 
+SERVED = INFERENCE | {"architecture": "x86_64"}
 ELEMENTS = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 ONLY_ON_RESOURCES = {"sts:AssumeRole"}
 
@@ -18,7 +20,9 @@ ONLY_ON_RESOURCES = {"sts:AssumeRole"}
 def documents(build) -> dict[str, dict]:
     return {
         f"{resource.type} {resource.name} {name}": json.loads(resource.inputs[name])
-        for resource in build("prod", **EVERYTHING_ON).resources.values()
+        for settings in (EVERYTHING_ON, EVERYTHING_ON | {"data": MLFLOW_ON_ECS})
+        for serving in RUNTIMES.values()
+        for resource in build("prod", serving=serving, **settings | {"inference": SERVED}).resources.values()
         for name in policy_properties(resource)
     }
 
@@ -38,7 +42,7 @@ def actions(pattern: str) -> list[str]:
 
 def test_there_are_documents_of_every_kind(documents):
     kinds = {name.split()[0].rpartition(":")[2] for name in documents}
-    assert kinds == {"BucketPolicy", "KeyPolicy", "Role", "RolePolicy"}
+    assert kinds == {"BucketPolicy", "KeyPolicy", "Role", "RolePolicy", "TopicPolicy"}
     assert len(documents) >= 16
 
 
@@ -84,7 +88,7 @@ def applies(action: str, arn: str) -> bool:
 
 
 def test_no_document_is_larger_than_its_place_takes(documents):
-    limits = {"Role": 2048, "RolePolicy": 10_240, "BucketPolicy": 20_480, "KeyPolicy": 32_768}
+    limits = {"Role": 2048, "RolePolicy": 10_240, "BucketPolicy": 20_480, "KeyPolicy": 32_768, "TopicPolicy": 30_720}
     for name, document in documents.items():
         limit = limits[name.split()[0].rpartition(":")[2]]
         assert len(json.dumps(document, separators=(",", ":"))) <= limit, name

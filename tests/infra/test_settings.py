@@ -7,7 +7,7 @@ import pytest
 from contract.errors import PlatformError
 from embedded.project import environments, read_config
 from infra.settings.network import NetworkSettings
-from tests.infra.conftest import PROD
+from tests.infra.conftest import MLFLOW_ON_ECS, PROD
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,12 @@ from tests.infra.conftest import PROD
         ("network", {"endpoints": ["s4"]}, "ml-platform:network.endpoints.0: input should be 'ecr', 'kms', 'logs'"),
         ("network", {"zones": ["a", "f"]}, "ml-platform:network.zones: eu-west-1 has no zone f; its zones are a, b, c"),
         ("data", {"aurora": {"min_acu": 4, "max_acu": 2}}, "min_acu 4.0 is greater than max_acu 2.0"),
-        ("data", {"mlflow": "Tiny"}, "ml-platform:data.mlflow: input should be 'Small', 'Medium' or 'Large'"),
+        (
+            "data",
+            {"mlflow": {"size": "Tiny"}},
+            "ml-platform:data.mlflow.size: input should be",
+        ),
+        ("data", {"mlflow": MLFLOW_ON_ECS["mlflow"]}, "ml-platform:data.mlflow.ecs: it keeps its runs in PostgreSQL"),
         ("budget", {"emails": ["nobody"]}, "ml-platform:budget.emails.0"),
         ("version", 2, "ml-platform:version is 2, but this checkout reads version 1"),
         (

@@ -39,7 +39,17 @@ def test_every_component_is_registered_below_the_stack(preview):
     components = {r.name: r.type for r in deployment.children(deployment.stack.urn)}
     assert components == {
         name: f"ml-platform:infra:{name.title()}"
-        for name in ("network", "storage", "registry", "identity", "catalog", "cost", "inference")
+        for name in (
+            "network",
+            "storage",
+            "registry",
+            "identity",
+            "notifications",
+            "training",
+            "catalog",
+            "cost",
+            "inference",
+        )
     }
     assert all(r.parent != deployment.stack.urn for r in deployment.resources.values() if r.custom)
 

@@ -35,6 +35,9 @@ def test_nobody_outside_the_account_is_let_in(build, bucket):
     for statement in statements(only(build(), "aws:s3/bucketPolicy:BucketPolicy", bucket).inputs["policy"]):
         if statement["Effect"] == "Allow":
             assert statement["Principal"].keys() == {"Service"}
+            if statement["Sid"] == "BalancerLogs":  # whose deliveries say no account: the path holds them to ours
+                assert statement["Resource"] == "arn:aws:s3:::acme-test-logs/balancers/AWSLogs/123456789012/*"
+                continue
             assert statement["Condition"] in (
                 {"StringEquals": {"aws:SourceAccount": "123456789012"}},
                 {"ArnLike": {"aws:SourceArn": "arn:aws:cloudtrail:eu-west-1:123456789012:trail/acme-test-*"}},
@@ -72,15 +75,16 @@ def test_access_to_the_lake_is_logged(build):
     assert {log.inputs["targetBucket"] for log in logging} == {"acme-test-logs"}
 
 
-def test_the_key_rotates_and_only_the_account_and_its_logs_use_it(build):
+def test_the_key_rotates_and_only_the_account_its_logs_and_its_alarms_use_it(build):
     deployment = build()
     (key,) = deployment.of_type("aws:kms/key:Key")
     assert key.inputs["enableKeyRotation"] is True
-    account, logs, trails = statements(deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"])
+    account, logs, trails, alarms = statements(deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"])
     assert account["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
     assert logs["Principal"] == {"Service": "logs.eu-west-1.amazonaws.com"}
     assert trails["Principal"] == {"Service": "cloudtrail.amazonaws.com"}
     assert trails["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":trail/acme-test-*")
+    assert alarms["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":alarm:acme-test-*")
     (pattern,) = logs["Condition"]["ArnLike"].values()
     assert pattern == "arn:aws:logs:eu-west-1:123456789012:log-group:/acme/test/*"
     assert not any(action == "*" for action in as_list(logs["Action"]))

@@ -4,8 +4,15 @@ import asyncio
 import hashlib
 import io
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import tarfile
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import boto3
 import httpx
@@ -19,6 +26,7 @@ from services.inference.app import Service, create_app
 from tests.conftest import REGION
 
 BUCKET = "artifacts"
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -31,6 +39,8 @@ class Linear:
     model: str = "digits"
     metadata: dict = field(default_factory=dict)
     """Replaces keys of metadata.json."""
+    slow: int = 0
+    """Size of two matrices that each prediction multiplies for nothing; 1000 takes some 50 ms."""
 
     @property
     def weights(self):
@@ -64,6 +74,19 @@ class Linear:
             helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
             helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
         ]
+        initializers = [numpy_helper.from_array(self.weights, "weights")]
+        if self.slow:
+            matrix = np.random.default_rng(0).normal(size=(self.slow, self.slow)).astype(np.float32)
+            initializers += [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(np.float32(0), "zero")]
+            nodes[0] = helper.make_node("MatMul", ["features", "weights"], ["product"])
+            nodes[1:1] = [
+                helper.make_node("ReduceSum", ["features"], ["sum"], keepdims=0),
+                helper.make_node("Mul", ["matrix", "sum"], ["scaled"]),
+                helper.make_node("MatMul", ["scaled", "matrix"], ["square"]),
+                helper.make_node("ReduceSum", ["square"], ["total"], keepdims=0),
+                helper.make_node("Mul", ["total", "zero"], ["nothing"]),
+                helper.make_node("Add", ["product", "nothing"], ["logits"]),
+            ]
         graph = helper.make_graph(
             nodes,
             "linear",
@@ -72,7 +95,7 @@ class Linear:
                 helper.make_tensor_value_info("label", TensorProto.INT64, ["rows"]),
                 helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["rows", self.classes]),
             ],
-            [numpy_helper.from_array(self.weights, "weights")],
+            initializers,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         onnx.checker.check_model(model)
@@ -166,3 +189,112 @@ def linear() -> Linear:
 def client(tmp_path_factory, linear) -> httpx.Client:
     limits = {"MLP_MAX_ROWS": "8", "MLP_MAX_BODY_BYTES": "100000"}
     return client_of(serve_directory(tmp_path_factory.mktemp("model"), linear, **limits))
+
+
+def start(*arguments, environment=None, **more):
+    """The service as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.inference", *arguments],
+        cwd=ROOT,
+        env=os.environ | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition, seconds=15):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def is_ready(client):
+    try:
+        return client.get("/v2/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@dataclass
+class Running:
+    """A service that runs as a process; its log is read when it has ended."""
+
+    process: subprocess.Popen
+    url: str
+    log_file: Path
+
+    def __post_init__(self):
+        self.client = httpx.Client(base_url=self.url, timeout=10)
+
+    def wait(self) -> "Running":
+        wait_until(lambda: is_ready(self.client) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log_file.read_text()
+        return self
+
+    def infer(self, *rows, model="digits", headers=None, **more) -> httpx.Response:
+        body = request(*(rows or [[1, 2, 3, 4]]), **more)
+        return self.client.post(f"/v2/models/{model}/infer", json=body, headers=headers)
+
+    def version(self) -> str:
+        answer = self.infer()
+        assert answer.status_code == 200, answer.text
+        return answer.json()["model_version"]
+
+    def metric(self, line: str) -> float:
+        found = [row for row in self.client.get("/metrics").text.splitlines() if row.startswith(line + " ")]
+        return float(found[0].rpartition(" ")[2]) if found else 0.0
+
+    def log(self) -> list[dict]:
+        return [json.loads(line) for line in self.log_file.read_text().splitlines()]
+
+    def end(self, number=signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(15)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Start the service as a process, with these variables in its environment, and clean up at the end."""
+    started = []
+
+    def of(*arguments, environment: dict[str, str]) -> Running:
+        port = free_port()
+        log_file = tmp_path_factory.mktemp("log") / "log"
+        with log_file.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "services.inference", "--port", str(port), *arguments],
+                cwd=ROOT,
+                env={name: value for name, value in os.environ.items() if not name.startswith("MLP_")} | environment,
+                stdout=log,
+                stderr=log,
+            )
+        started.append(Running(process, f"http://127.0.0.1:{port}", log_file))
+        return started[-1]
+
+    yield of
+    for running in started:
+        running.client.close()
+        if running.process.poll() is None:
+            running.end()
+
+
+@pytest.fixture(scope="session")
+def run_directory(run, tmp_path_factory):
+    """The same for one model in a directory, as SageMaker has it: no AWS is asked for anything."""
+
+    def of(model: Linear, *arguments, **environment: str) -> Running:
+        folder = tmp_path_factory.mktemp("model")
+        for name, content in model.files().items():
+            (folder / name).write_bytes(content)
+        return run(*arguments, environment={"SM_MODEL_DIR": str(folder), **environment}).wait()
+
+    return of

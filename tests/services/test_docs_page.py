@@ -9,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.conftest import Linear
-from tests.services.test_process import free_port, is_ready, wait_until
+from tests.services.conftest import Linear, free_port, is_ready, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, request
+from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
 from tests.services.test_lambda import event
-from tests.services.test_process import free_port, is_ready, wait_until
 
 ROOT = Path(__file__).parents[2]
 

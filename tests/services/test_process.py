@@ -1,53 +1,15 @@
 """The service as a real process, over real HTTP."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, request
-
-ROOT = Path(__file__).parents[2]
-
-
-def start(*arguments, environment=None, **more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "services.inference", *arguments],
-        cwd=ROOT,
-        env=os.environ | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **more,
-    )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_until(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def is_ready(client):
-    try:
-        return client.get("/v2/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+from tests.services.conftest import Linear, free_port, is_ready, request, start, wait_until
 
 
 @pytest.fixture

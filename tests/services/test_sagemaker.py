@@ -45,7 +45,8 @@ def test_the_origin_of_a_prediction_goes_back_to_the_caller(client):
         ("text/csv", "1,2,3,1e39", 400, "column 'x3': the number does not fit 32 bits"),
         ("text/csv", b"\xff", 400, "of the CSV cannot be read"),
         ("text/csv", "1,2,3,4\n" * 9, 400, "from 1 to 8 rows, given: 9"),
-        ("application/x-npy", b"", 415, "must be application/json or text/csv"),
+        ("application/x-npy", b"", 400, "not a .npy file of rows"),
+        ("application/x-parquet", b"", 415, "must be one of application/json, text/csv, application/x-npy"),
     ],
 )
 def test_bad_invocations_are_refused(client, content_type, body, status, said):

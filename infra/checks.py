@@ -1,0 +1,82 @@
+"""What the models' manifests ask of an environment, checked against its settings before any resource is registered."""
+
+from collections.abc import Iterator, Mapping
+
+from contract.errors import PlatformError
+from contract.manifest import EcsServing, Manifest, SagemakerServing
+from infra.network import plan_subnets
+from infra.settings import Settings
+from infra.sizes import fargate_mistake
+
+RESERVED_ADDRESSES = 5
+"""Of each subnet, by AWS."""
+SHARE = 4
+"""One in so many of the private addresses may be tasks: the rest is for training, endpoints and growth."""
+
+
+def check(settings: Settings, models: Mapping[str, Manifest]) -> None:
+    """Refuse what could not run.
+
+    Raises:
+        PlatformError: naming the file, the key and what is allowed, for each mistake.
+    """
+    if mistakes := [*_of_inference(settings, models), *_of_addresses(settings, models), *_of_teams(settings, models)]:
+        raise PlatformError("\n".join(mistakes))
+
+
+def _of_inference(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    file = f"Pulumi.{settings.environment}.yaml: ml-platform:inference"
+    if unknown := settings.inference.per_model.keys() - models.keys():
+        yield f"{file}.per_model names {', '.join(sorted(unknown))}; the models are {', '.join(models)}"
+    for name, manifest in models.items():
+        model, serving = f"training/models/{name}/model.yaml: serving", manifest.serving
+        if isinstance(serving, EcsServing):
+            if not serving.gpus and (mistake := fargate_mistake(serving.cpu, serving.memory_mb)):
+                yield f"{model}: {mistake}"
+            if serving.gpus and settings.inference.architecture == "arm64":
+                yield f"{model}.gpus: GPU instances are x86_64, but {file}.architecture is arm64"
+            if settings.inference.balancer is None:
+                yield f"{model}.runtime is ecs, which needs {file}.balancer (name, certificate_arn)"
+            if settings.tier == "prod" and serving.spot_percent == 100:
+                yield f"{model}.spot_percent is 100: in prod some tasks must be on demand; allowed are 0 to 99"
+        if isinstance(serving, EcsServing | SagemakerServing) and _cut_off(settings):
+            yield (
+                f"{model}.runtime is {serving.runtime}, which needs a way to AWS from the private subnets: set nat, or "
+                f"the endpoints ecr, logs and ssm, in Pulumi.{settings.environment}.yaml: ml-platform:network"
+            )
+
+
+def _cut_off(settings: Settings) -> bool:
+    network = settings.network
+    return not network.existing and network.nat == "none" and not {"ecr", "logs", "ssm"} <= set(network.endpoints)
+
+
+def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """Each task and endpoint instance has an address of its own; twice as many while a new image takes over."""
+    if settings.network.cidr is None:
+        return
+    plan = plan_subnets(settings.network.cidr, len(settings.network.zones))
+    room = sum(subnet.num_addresses - RESERVED_ADDRESSES for subnet in plan.private) // SHARE
+    most = {
+        name: 2 * serving.max_tasks if isinstance(serving, EcsServing) else 2 * serving.max_instances
+        for name, serving in ((name, manifest.serving) for name, manifest in models.items())
+        if isinstance(serving, EcsServing | SagemakerServing)
+    }
+    if (wanted := sum(most.values())) > room:
+        yield (
+            f"training/models/*/model.yaml: serving of {', '.join(most)} can take {wanted} addresses, but the private "
+            f"subnets of {settings.network.cidr} have room for {room}: lower max_tasks or max_instances, or give "
+            f"Pulumi.{settings.environment}.yaml: ml-platform:network.cidr a larger range"
+        )
+
+
+def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """Teams that train, and have no quota where their jobs run."""
+    backend = settings.training.backend
+    limits = getattr(settings.training, backend, None)
+    for name, manifest in models.items():
+        if limits and manifest.compute.team not in limits.teams:
+            yield (
+                f"ml-platform:training.{backend}.teams: there is no quota for the team {manifest.compute.team!r} of "
+                f"training/models/{name}/model.yaml (compute.team); there are {', '.join(sorted(limits.teams))}"
+            )

@@ -1,0 +1,269 @@
+"""What an environment costs a month by AWS's list prices, read off its resources."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import Field
+
+from contract.paths import ROOT
+from contract.strict import Strict, parse, read_yaml
+
+HOURS = 730
+"""Of a month, on average."""
+FILE = ROOT / "infra" / "prices.yaml"
+
+
+class Prices(Strict):
+    """`infra/prices.yaml`."""
+
+    region: str
+    date: str = Field(pattern=r"^\d{4}-\d{2}$")
+    prices: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked of an environment in a month, beside its being there."""
+
+    requests: int = 0
+    """Predictions, a row each."""
+    milliseconds: int = 20
+    """How long one takes."""
+    kilobytes: int = 2
+    """What is logged and captured of one."""
+    stored_gb: int = 0
+    """Data in the lake."""
+    nat_gb: int = 0
+    """Traffic out of the private subnets."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource of a preview: its type and name, its top-level component, and its inputs."""
+
+    type: str
+    name: str
+    component: str
+    inputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a component costs a month, in US dollars."""
+
+    component: str
+    idle: float
+    loaded: float
+
+
+TASK, SERVICE = "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service"
+STREAM = "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream"
+OF_A_MODEL = {STREAM, "aws:lambda/function:Function"}
+
+Price = Callable[[Mapping[str, Any], Load, Mapping[str, float]], float]
+
+
+def read_prices() -> Prices:
+    """Read the list of prices.
+
+    Raises:
+        PlatformError: if the file is not valid.
+    """
+    raw = read_yaml(FILE)
+    return parse(Prices, raw | {"date": str(raw.get("date"))}, FILE)
+
+
+def monthly(resources: Sequence[Resource], load: Load, prices: Mapping[str, float]) -> tuple[list[Cost], set[str]]:
+    """What each component costs.
+
+    Args:
+        resources: of a preview.
+        load: what is asked of the environment; the models share the requests alike.
+        prices: by the names of `infra/prices.yaml`.
+
+    Returns:
+        The components that cost something, by name, and the types of resources that have no price here.
+    """
+    models = sum(resource.type == STREAM and "-predictions-" in resource.name for resource in resources) or 1
+    of_each = replace(load, requests=load.requests // models)
+    tasks = {resource.name: int(resource.inputs["desiredCount"]) for resource in resources if resource.type == SERVICE}
+    found: dict[str, list[float]] = {}
+    unpriced = set()
+    for resource in resources:
+        if resource.type in FREE:
+            continue
+        if resource.type not in PRICED:
+            unpriced.add(resource.type)
+            continue
+        price, count = PRICED[resource.type], tasks.get(resource.name, 1) if resource.type == TASK else 1
+        asked = of_each if resource.type in OF_A_MODEL else load
+        sums = found.setdefault(resource.component, [0, 0])
+        sums[0] += count * price(resource.inputs, Load(), prices)
+        sums[1] += count * price(resource.inputs, asked, prices)
+    return [Cost(name, idle, loaded) for name, (idle, loaded) in sorted(found.items()) if loaded > 0], unpriced
+
+
+def _kms(_: Mapping[str, Any], __: Load, price: Mapping[str, float]) -> float:
+    return price["kms_key_month"]
+
+
+def _nat(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    return HOURS * price["nat_gateway_hour"] + load.nat_gb * price["nat_gateway_gb"]
+
+
+def _address(_: Mapping[str, Any], __: Load, price: Mapping[str, float]) -> float:
+    return HOURS * price["public_address_hour"]
+
+
+def _endpoint(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    if inputs["vpcEndpointType"] != "Interface":
+        return 0
+    return len(inputs["subnetIds"]) * HOURS * price["interface_endpoint_hour"]
+
+
+def _aurora(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    units = float(inputs["serverlessv2ScalingConfiguration"]["minCapacity"])
+    return HOURS * units * price["aurora_acu_hour"] + 10 * price["aurora_gb_month"] + price["secret_month"]
+
+
+def _mlflow(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    return HOURS * price[f"mlflow_{inputs['trackingServerSize'].lower()}_hour"]
+
+
+def _function(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    kind = "arm" if inputs["architectures"] == ["arm64"] else "x86"
+    seconds = load.requests * load.milliseconds / 1000
+    compute = seconds * int(inputs["memorySize"]) / 1024 * price[f"lambda_{kind}_gb_second"]
+    return compute + load.requests / 1e6 * price["lambda_request_million"]
+
+
+def _provisioned(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    """Instances kept warm; reckoned with a gigabyte each, as their memory is in the function's row."""
+    return int(inputs["provisionedConcurrentExecutions"]) * HOURS * 3600 * price["lambda_provisioned_arm_gb_second"]
+
+
+def _task(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    """One task."""
+    if "FARGATE" not in inputs["requiresCompatibilities"]:
+        return 0
+    kind = "arm" if inputs["runtimePlatform"]["cpuArchitecture"] == "ARM64" else "x86"
+    cpu, memory = int(inputs["cpu"]) / 1024, int(inputs["memory"]) / 1024
+    return HOURS * (cpu * price[f"fargate_{kind}_vcpu_hour"] + memory * price[f"fargate_{kind}_gb_hour"])
+
+
+def _api(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    return load.requests / 1e6 * price["api_http_million"]
+
+
+def _tokens(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    """A token an hour, while anybody asks."""
+    return HOURS * price["cognito_token"] if load.requests else 0
+
+
+def _alarm(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    metrics = sum("metric" in query for query in inputs.get("metricQueries", [])) or 1
+    return metrics * price["alarm_metric_month"]
+
+
+def _capture(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    return _gigabytes(load) * price["firehose_gb"] if "-predictions-" in inputs["name"] else 0
+
+
+def _logs(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    """What is logged of the requests goes to the log group of the API."""
+    return _gigabytes(load) * price["logs_ingested_gb"] if "/api/" in inputs["name"] else 0
+
+
+def _gigabytes(load: Load) -> float:
+    return load.requests * load.kilobytes / 1e6
+
+
+def _bucket(_: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
+    return load.stored_gb / BUCKETS * price["s3_gb_month"]
+
+
+BUCKETS = 5
+"""Over which the stored data are spread; it does not matter how, as all cost the same."""
+
+PRICED: dict[str, Price] = {
+    "aws:apigatewayv2/api:Api": _api,
+    "aws:cloudtrail/trail:Trail": lambda _, load, price: load.requests / 1e9 * price["trail_million_events"],
+    "aws:cloudwatch/compositeAlarm:CompositeAlarm": lambda _, __, price: price["alarm_composite_month"],
+    "aws:cloudwatch/logGroup:LogGroup": _logs,
+    "aws:cloudwatch/metricAlarm:MetricAlarm": _alarm,
+    "aws:cognito/userPool:UserPool": _tokens,
+    "aws:ec2/eip:Eip": _address,
+    "aws:ec2/natGateway:NatGateway": _nat,
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
+    "aws:ecr/repository:Repository": lambda _, __, price: price["ecr_gb_month"],
+    "aws:ecs/taskDefinition:TaskDefinition": _task,
+    "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream": _capture,
+    "aws:kms/key:Key": _kms,
+    "aws:lambda/function:Function": _function,
+    "aws:lambda/provisionedConcurrencyConfig:ProvisionedConcurrencyConfig": _provisioned,
+    "aws:lb/loadBalancer:LoadBalancer": lambda _, __, price: HOURS * price["load_balancer_hour"],
+    "aws:rds/cluster:Cluster": _aurora,
+    "aws:route53/zone:Zone": lambda _, __, price: price["zone_month"],
+    "aws:s3/bucket:Bucket": _bucket,
+    "aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer": _mlflow,
+}
+"""By type of resource; a gigabyte of images is reckoned to each repository."""
+
+FREE = frozenset(
+    {
+        "aws:apigatewayv2/authorizer:Authorizer",
+        "aws:apigatewayv2/integration:Integration",
+        "aws:apigatewayv2/route:Route",
+        "aws:apigatewayv2/stage:Stage",
+        "aws:athena/workgroup:Workgroup",
+        "aws:budgets/budget:Budget",
+        "aws:cloudwatch/logStream:LogStream",
+        "aws:codedeploy/application:Application",
+        "aws:codedeploy/deploymentConfig:DeploymentConfig",
+        "aws:codedeploy/deploymentGroup:DeploymentGroup",
+        "aws:cognito/resourceServer:ResourceServer",
+        "aws:cognito/userPoolClient:UserPoolClient",
+        "aws:cognito/userPoolDomain:UserPoolDomain",
+        "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
+        "aws:ec2/flowLog:FlowLog",
+        "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/route:Route",
+        "aws:ec2/routeTable:RouteTable",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:ec2/securityGroup:SecurityGroup",
+        "aws:ec2/subnet:Subnet",
+        "aws:ec2/vpc:Vpc",
+        "aws:ecr/lifecyclePolicy:LifecyclePolicy",
+        "aws:ecs/cluster:Cluster",
+        "aws:ecs/service:Service",
+        "aws:glue/catalogDatabase:CatalogDatabase",
+        "aws:glue/catalogTable:CatalogTable",
+        "aws:iam/role:Role",
+        "aws:iam/rolePolicy:RolePolicy",
+        "aws:kms/alias:Alias",
+        "aws:kms/keyPolicy:KeyPolicy",
+        "aws:lambda/alias:Alias",
+        "aws:lambda/permission:Permission",
+        "aws:lb/listener:Listener",
+        "aws:lb/targetGroup:TargetGroup",
+        "aws:rds/clusterInstance:ClusterInstance",
+        "aws:rds/subnetGroup:SubnetGroup",
+        "aws:route53/record:Record",
+        "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration",
+        "aws:s3/bucketLogging:BucketLogging",
+        "aws:s3/bucketOwnershipControls:BucketOwnershipControls",
+        "aws:s3/bucketPolicy:BucketPolicy",
+        "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
+        "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
+        "aws:s3/bucketVersioning:BucketVersioning",
+        "aws:sagemaker/modelPackageGroup:ModelPackageGroup",
+        "aws:sns/topic:Topic",
+        "aws:sns/topicPolicy:TopicPolicy",
+        "aws:sns/topicSubscription:TopicSubscription",
+        "aws:ssm/parameter:Parameter",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+    }
+)
+"""What costs nothing by itself, or so little that it shows in no cent."""

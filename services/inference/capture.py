@@ -1,0 +1,238 @@
+"""Prediction capture and feedback: lines of JSON, sent to Firehose in batches by a thread of their own.
+
+A request only appends a line to a queue. The queue is bounded, the thread has patience of its own, and what cannot be
+delivered is counted, logged once and dropped: whatever becomes of the lines, requests never notice.
+"""
+
+import hashlib
+import hmac
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from services.inference.artifacts import Version
+from services.inference.aws import client
+from services.inference.metrics import Metrics
+from services.inference.protocol import Output
+from services.inference.tensors import Array, encode
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL_S = 1.0
+_MAX_PENDING_BYTES = 32 * 2**20
+_MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record
+_MAX_BATCH_BYTES = 1024 * 1024  # Firehose takes four times that; small batches keep the interpreter free for requests
+_ATTEMPTS = 3
+_CLOSE_S = 5.0
+
+
+class Stream:
+    """Lines on their way to one Firehose stream."""
+
+    def __init__(self, name: str, metrics: Metrics) -> None:
+        self.name = name
+        self._metrics = metrics
+        self._lines: deque[bytes] = deque()
+        self._put_bytes = self._taken_bytes = 0  # each is written by one thread only, so none needs a lock
+        self._wake = threading.Event()
+        self._sending = threading.Lock()
+        self._closing = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name=f"stream {name}", daemon=True)
+
+    def start(self) -> None:
+        """Send in the background from now on."""
+        self._thread.start()
+
+    def put(self, line: bytes) -> bool:
+        """Queue a line; False if the queue is full, in which case it is counted as lost."""
+        if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES:
+            self._metrics.add("mlp_capture_lost", (self.name,))
+            return False
+        self._lines.append(line)
+        self._put_bytes += len(line)
+        return True
+
+    def flush(self) -> None:
+        """Send what is queued now; returns when it is delivered or given up."""
+        with self._sending:
+            lines = self._take()
+            if lines:
+                for batch in _batches(lines):
+                    self._deliver(batch)
+
+    def close(self) -> None:
+        """Send what is queued, for a few seconds at most, and end the thread."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(_CLOSE_S)
+        if left := len(self._lines):
+            self._metrics.add("mlp_capture_lost", (self.name,), left)
+            logger.error("captured lines were lost at the end", extra={"stream": self.name, "lines": left})
+
+    def _run(self) -> None:
+        while not self._closing:
+            self._wake.wait(_INTERVAL_S)
+            self.flush()
+
+    def _take(self) -> list[bytes]:
+        # One after the other: requests append at the same time, and these two operations cannot be torn.
+        lines = []
+        for _ in range(len(self._lines)):
+            lines.append(self._lines.popleft())
+        self._taken_bytes += sum(map(len, lines))
+        return lines
+
+    def _deliver(self, batch: list[tuple[bytes, int]]) -> None:
+        """Send records, those again that Firehose refuses, and count what remains as lost."""
+        reason = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._wake.wait(0.2 * 2**attempt * (0.5 + random.random()))  # jitter: workers fail together
+            try:
+                answer = self._firehose.put_record_batch(
+                    DeliveryStreamName=self.name, Records=[{"Data": record} for record, _ in batch]
+                )
+            except Exception as error:  # whatever boto3 raises, the lines are not delivered
+                reason = str(error) or type(error).__name__
+                continue
+            results = answer["RequestResponses"] if answer["FailedPutCount"] else [{}] * len(batch)
+            delivered = sum(n for (_, n), result in zip(batch, results, strict=True) if "ErrorCode" not in result)
+            self._metrics.add("mlp_capture_delivered", (self.name,), delivered)
+            reason = next((f"{r['ErrorCode']}: {r.get('ErrorMessage')}" for r in results if "ErrorCode" in r), "")
+            batch = [record for record, result in zip(batch, results, strict=True) if "ErrorCode" in result]
+            if not batch:
+                break
+        lost = sum(lines for _, lines in batch)
+        if lost:
+            self._metrics.add("mlp_capture_lost", (self.name,), lost)
+        if bool(lost) != self._failing:
+            self._failing = bool(lost)
+            say = logger.error if lost else logger.info
+            say(
+                "captured lines are lost" if lost else "captured lines are delivered again",
+                extra={"stream": self.name, "lines": lost, "reason": reason},
+            )
+
+    @cached_property
+    def _firehose(self) -> Any:
+        return client("firehose")
+
+
+def _batches(lines: Sequence[bytes]) -> Iterator[list[tuple[bytes, int]]]:
+    """Lines packed into records, and records into batches; each record with its number of lines."""
+    batch: list[tuple[bytes, int]] = []
+    record: list[bytes] = []
+    record_bytes = batch_bytes = 0
+    for line in lines:
+        if record and record_bytes + len(line) > _MAX_RECORD_BYTES:
+            batch.append((b"".join(record), len(record)))
+            batch_bytes += record_bytes
+            record, record_bytes = [], 0
+        if batch and batch_bytes + record_bytes + len(line) > _MAX_BATCH_BYTES:
+            yield batch
+            batch, batch_bytes = [], 0
+        record.append(line)
+        record_bytes += len(line)
+    yield [*batch, (b"".join(record), len(record))]
+
+
+class Captured(Struct, gc=False):
+    """What went into a prediction and came out of it."""
+
+    features: Array | msgspec.Raw
+    """As an array, or as the JSON that the client sent."""
+    outputs: Sequence[Output]
+    numbers: Sequence[bytes]
+    """Of each output, as JSON."""
+
+
+class Capture:
+    """Writes predictions down, as `contract.capture.PREDICTION_COLUMNS` says."""
+
+    def __init__(self, stream: Stream, percent: int, hash_key: str) -> None:
+        self._stream = stream
+        self._percent = percent
+        self._key = hash_key.encode()
+
+    def add(
+        self, version: Version, prediction_id: str, trace_id: str, seconds: float, rows: int, captured: Captured
+    ) -> None:
+        """Write a prediction down: who made it, what feedback calls it, how long it took, what went in and out."""
+        features = captured.features
+        if self._percent < 100 and random.random() * 100 >= self._percent:
+            return
+        hashed = b"{}"
+        if version.sensitive:
+            inputs, hashed = self._without_secrets(version, features)
+        elif isinstance(features, msgspec.Raw):
+            inputs = _flat(features)
+        else:
+            inputs = encode((features.ravel() + 0).tolist()) if features.dtype.kind in "fiub" else b"[]"
+        self._stream.put(
+            b'{"time":"%b","model":"%b","version":%b,"prediction_id":%b,"trace_id":"%b","rows":%d,"latency_ms":%.3f,'
+            b'"inputs":%b,"outputs":{%b},"hashed":%b}\n'
+            % (
+                now(),
+                version.model.encode(),
+                version.number.encode(),
+                encode(prediction_id),
+                trace_id.encode(),
+                rows,
+                seconds * 1000,
+                inputs,
+                b",".join(
+                    b"%b:%b" % (output.key, data)
+                    for output, data in zip(captured.outputs, captured.numbers, strict=True)
+                    if output.datatype not in ("BOOL", "BYTES")
+                ),
+                hashed,
+            )
+        )
+
+    def _without_secrets(self, version: Version, features: Array | msgspec.Raw) -> tuple[bytes, bytes]:
+        """The inputs with null for sensitive features, and the hashes of those that are to be hashed."""
+        rows = features
+        if isinstance(rows, msgspec.Raw):
+            rows = np.array(msgspec.json.decode(_flat(rows)), np.float64).reshape(-1, len(version.columns))
+        values: list[list[Any]] = rows.tolist()
+        hashed: dict[str, list[str]] = {}
+        for column, name in enumerate(version.columns):
+            how = version.sensitive.get(name)
+            if how == "hash":
+                hashed[name] = [self._hash(version.model, name, row[column]) for row in values]
+            if how:
+                for row in values:
+                    row[column] = None
+        return encode([number for row in values for number in row]), encode(hashed)
+
+    def _hash(self, model: str, column: str, value: float) -> str:
+        """HMAC-SHA256 of `<model>/<column>/<value>`; without a secret key, few possible values can be tried out."""
+        return hmac.new(self._key, f"{model}/{column}/{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def _flat(numbers: msgspec.Raw) -> bytes:
+    """A JSON array of numbers as one list, however it was nested."""
+    return b"[%b]" % bytes(numbers).translate(None, b"[] \t\r\n")
+
+
+def now() -> bytes:
+    """The time in UTC, as both of Firehose's JSON readers take it for a timestamp."""
+    seconds = time.time()
+    whole = int(seconds)
+    return b"%b.%03d" % (_second(whole), int((seconds - whole) * 1000))
+
+
+@lru_cache(maxsize=1)
+def _second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)).encode()

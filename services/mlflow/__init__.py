@@ -1,0 +1,1 @@
+"""Experiment tracking where SageMaker offers none: MLflow's own server, as a container."""

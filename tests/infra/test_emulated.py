@@ -1,0 +1,99 @@
+"""Every resource that the emulator supports is really created there, with each runtime; what it lacks is listed."""
+
+import json
+import re
+import runpy
+from collections import Counter
+
+import boto3
+import pytest
+
+from contract.paths import ROOT
+from embedded.aws import EmulatedAws
+from embedded.monitor import run
+from embedded.state import State
+from tests.infra.conftest import MLFLOW_ON_ECS, SETTINGS, models_served_on
+from tests.infra.test_runtimes import INFERENCE, RUNTIMES
+
+ALWAYS = {"aws:cloudwatch/compositeAlarm:CompositeAlarm"}
+LACKING = {
+    "lambda": {"aws:codedeploy/deploymentConfig:DeploymentConfig"},
+    "ecs": set(),
+    "gpu": set(),
+    "sagemaker": set(),
+}
+"""What is recorded only, by runtime."""
+
+
+@pytest.fixture
+def up(emulated_aws, tmp_path):
+    def run_it(serving, **changes):
+        state = State.load(tmp_path / "state.json", emulated_aws.identity)
+        provider = EmulatedAws(emulated_aws.url, "eu-west-1", state)
+        settings = SETTINGS | changes
+        config = {
+            f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
+            for name, value in settings.items()
+        }
+
+        def program():
+            with models_served_on(serving):
+                runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
+
+        deployment = run(
+            program,
+            project="ml-platform",
+            stack="test",
+            config=config | {"aws:region": "eu-west-1"},
+            provider=provider,
+        )
+        provider.finish(deployment.resources)
+        return provider
+
+    return run_it
+
+
+@pytest.fixture
+def certificate(emulated_aws):
+    return boto3.client("acm").request_certificate(DomainName="*.ml.example.com")["CertificateArn"]
+
+
+def with_certificate(settings, certificate):
+    return json.loads(re.sub(r"arn:aws:acm:[^\"]*", certificate, json.dumps(settings)))
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_runtime_is_created_in_the_emulated_aws_and_a_second_up_changes_nothing(up, certificate, name):
+    settings = {
+        "network": SETTINGS["network"] | {"nat": "single"},
+        "inference": INFERENCE | {"architecture": "x86_64"},
+        "data": MLFLOW_ON_ECS,
+    }
+    settings = with_certificate(settings, certificate)
+    first = up(RUNTIMES[name], **settings)
+    recorded = {step.type for step in first.steps if step.note == "recorded only"}
+    assert recorded == ALWAYS | LACKING[name]
+    second = up(RUNTIMES[name], **settings)
+    assert set(Counter(step.action for step in second.steps)) == {"same"}
+
+
+def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, certificate):
+    up(
+        RUNTIMES["ecs"],
+        network=SETTINGS["network"] | {"nat": "single"},
+        inference=with_certificate(INFERENCE, certificate),
+        alerts={"error_percent": 3, "emails": ["a@example.com"]},
+    )
+    (service,) = boto3.client("ecs").describe_services(
+        cluster="acme-test-inference-digits", services=["acme-test-inference-digits"]
+    )["services"]
+    assert service["desiredCount"] == 2
+    (balancer,) = boto3.client("elbv2").describe_load_balancers()["LoadBalancers"]
+    assert balancer["Scheme"] == "internal"
+    (alarm,) = boto3.client("cloudwatch").describe_alarms(AlarmNames=["acme-test-digits-errors"])["MetricAlarms"]
+    assert alarm["Threshold"] == 3
+    assert {query["Id"] for query in alarm["Metrics"]} == {"r0", "r1", "e0", "e1", "share"}
+    (subscription,) = boto3.client("sns").list_subscriptions()["Subscriptions"]
+    assert subscription["Endpoint"] == "a@example.com"
+    streams = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
+    assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}

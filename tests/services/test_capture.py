@@ -1,0 +1,267 @@
+"""Prediction capture and feedback, through Firehose to S3, and what happens when Firehose is not there."""
+
+import hashlib
+import hmac
+import http.server
+import json
+import threading
+import time
+from collections import Counter
+
+import boto3
+import numpy as np
+import pytest
+
+from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
+from services.inference.app import create_app
+from services.inference.capture import Stream, _batches
+from services.inference.metrics import Metrics
+from tests.conftest import REGION
+from tests.services.conftest import BUCKET, Linear, client_of, request, wait_until
+
+INFER = "/v2/models/digits/infer"
+STREAMS = {"MLP_CAPTURE_STREAM": "predictions", "MLP_FEEDBACK_STREAM": "feedback"}
+
+
+@pytest.fixture
+def streams(cloud):
+    """The two Firehose streams, and the lines that they have written to S3."""
+    firehose = boto3.client("firehose", region_name=REGION)
+    for name in STREAMS.values():
+        destination = {"RoleARN": "arn:aws:iam::123456789012:role/firehose", "BucketARN": f"arn:aws:s3:::{BUCKET}"}
+        firehose.create_delivery_stream(
+            DeliveryStreamName=name, ExtendedS3DestinationConfiguration=destination | {"Prefix": f"{name}/"}
+        )
+
+    def lines(name):
+        found = cloud.s3.list_objects_v2(Bucket=BUCKET, Prefix=f"{name}/").get("Contents", [])
+        texts = [cloud.s3.get_object(Bucket=BUCKET, Key=of["Key"])["Body"].read().decode() for of in found]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
+
+    return lines
+
+
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """A service in this process whose streams are flushed when the test says so."""
+
+    def of(model, **environment):
+        for name, content in model.files().items():
+            (tmp_path / name).write_bytes(content)
+        return create_app({"SM_MODEL_DIR": str(tmp_path), **STREAMS, **environment})
+
+    return of
+
+
+def flush(app):
+    for stream in app.streams.values():
+        stream.flush()
+
+
+def test_predictions_reach_s3_as_typed_lines(serve, streams, linear):
+    app = serve(linear)
+    client = client_of(app)
+    rows = [[1, 2.5, 3, 4], [0, 0, 0, 1]]
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+    answer = client.post(INFER, json=request(*rows, id='my "id"'), headers={"traceparent": trace}).json()
+    client.post("/invocations", json=rows)
+    client.post(INFER, json={})  # what was refused is not captured
+    flush(app)
+    first, second = streams("predictions")
+    assert first.keys() == PREDICTION_COLUMNS.keys()
+    assert (first["model"], first["version"], first["prediction_id"]) == ("digits", 1, 'my "id"')
+    assert first["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
+    assert (first["rows"], first["inputs"]) == (2, [1, 2.5, 3, 4, 0, 0, 0, 1])
+    assert first["outputs"] == {output["name"]: output["data"] for output in answer["outputs"]}
+    assert 0 < first["latency_ms"] < 10_000
+    assert abs(np.datetime64(first["time"]) - np.datetime64("now")) < np.timedelta64(60, "s")
+    assert (second["rows"], second["inputs"]) == (2, [1, 2.5, 3, 4, 0, 0, 0, 1])
+    assert 'mlp_capture_delivered_total{stream="predictions"} 2.0' in client.get("/metrics").text
+
+
+def test_sensitive_features_are_left_out_or_hashed(serve, streams):
+    model = Linear(metadata={"sensitive": {"x1": "omit", "x3": "hash"}})
+    app = serve(model, MLP_HASH_KEY="secret")
+    client = client_of(app)
+    client.post(INFER, json=request([1, 22, 3, 44], [1, 55, 3, 44]))
+    client.post("/invocations", json=[[1, 22, 3, 44]])
+    flush(app)
+    nested, invoked = streams("predictions")
+    assert nested["inputs"] == [1, None, 3, None, 1, None, 3, None]
+    expected = hmac.new(b"secret", b"digits/x3/44.0", hashlib.sha256).hexdigest()
+    assert nested["hashed"] == {"x3": [expected, expected]}
+    assert (invoked["inputs"], invoked["hashed"]) == ([1, None, 3, None], {"x3": [expected]})
+    everything = json.dumps(nested) + json.dumps(invoked)
+    assert "22" not in json.dumps(nested["inputs"])
+    assert "44.0" not in everything.replace(expected, "")
+
+
+def test_a_share_of_the_requests_can_be_captured(serve, streams, linear):
+    app = serve(linear, MLP_CAPTURE_PERCENT="20")
+    client = client_of(app)
+    for _ in range(200):
+        client.post(INFER, json=request([1, 2, 3, 4]))
+    flush(app)
+    assert 10 < len(streams("predictions")) < 80
+
+
+def test_feedback_reaches_s3_by_prediction_id(serve, streams, linear):
+    app = serve(linear)
+    client = client_of(app)
+    path = "/v2/models/digits/feedback"
+    answer = client.post(path, json={"id": "a", "label": 2})
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
+    assert client.post(path, json=[{"id": "b", "label": 1, "row": 3}, {"id": "c", "label": 0.5}]).status_code == 202
+    flush(app)
+    lines = streams("feedback")
+    assert all(line.keys() == FEEDBACK_COLUMNS.keys() for line in lines)
+    assert [(line["prediction_id"], line["row"], line["label"]) for line in lines] == [
+        ("a", 0, 2),
+        ("b", 3, 1),
+        ("c", 0, 0.5),
+    ]
+    assert 'mlp_feedback_total{model="digits"} 3.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "length >= 1"),
+        ('{"id": "", "label": 1}', "length >= 1"),
+        ('{"id": "a"}', "missing required field `label`"),
+        ('{"id": "a", "label": "three"}', "Expected `float`, got `str`"),
+        ('{"id": "a", "label": NaN}', "NaN is not a number in JSON"),
+        ('{"id": "a", "label": 1, "surprise": 1}', "unknown field `surprise`"),
+        ('{"id": "a", "label": 1, "row": -1}', ">= 0"),
+        ('[{"id": "a", "label": 1}, {"id": "b"}]', "body[1]"),
+    ],
+)
+def test_bad_feedback_is_refused(serve, linear, body, said):
+    answer = client_of(serve(linear)).post("/v2/models/digits/feedback", content=body)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+
+
+def test_feedback_to_nowhere_is_refused(client, linear):
+    answer = client.post("/v2/models/digits/feedback", json={"id": "a", "label": 1})
+    assert answer.status_code == 404
+    assert "MLP_FEEDBACK_STREAM" in answer.json()["error"]
+    assert client.post("/v2/models/wine/feedback", json={"id": "a", "label": 1}).status_code == 404
+
+
+class Firehose(http.server.BaseHTTPRequestHandler):
+    """Firehose as it is on a bad day; what it has taken is in `taken`."""
+
+    protocol_version = "HTTP/1.1"
+    plan: list = []
+    taken: list = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        behave = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        status, answer = behave(body["Records"])
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def take(records):
+    Firehose.taken += records
+    return 200, {"FailedPutCount": 0, "RequestResponses": [{"RecordId": "1"} for _ in records]}
+
+
+def throttle(records):
+    return 400, {"__type": "ThrottlingException", "message": "slow down"}
+
+
+def refuse_all(records):
+    error = {"ErrorCode": "ServiceUnavailableException", "ErrorMessage": "busy"}
+    return 200, {"FailedPutCount": len(records), "RequestResponses": [error for _ in records]}
+
+
+@pytest.fixture
+def firehose(emulated_aws, monkeypatch):
+    Firehose.taken = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Firehose)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", f"http://127.0.0.1:{server.server_port}")
+    yield Firehose
+    server.shutdown()
+    server.server_close()
+
+
+def counted(metrics):
+    return {name: sum(metrics._counters.get(f"mlp_capture_{name}", {}).values()) for name in ("delivered", "lost")}
+
+
+def test_a_throttled_batch_is_sent_again(firehose):
+    firehose.plan = [throttle, refuse_all, take]
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    assert all(stream.put(b"{}\n") for _ in range(10))
+    stream.flush()
+    assert counted(metrics) == {"delivered": 10, "lost": 0}
+    assert len(firehose.taken) == 1  # ten lines in one record
+
+
+@pytest.mark.parametrize("behave", [throttle, refuse_all])
+def test_what_is_never_taken_is_counted(firehose, behave):
+    firehose.plan = [behave]
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    for _ in range(10):
+        stream.put(b"{}\n")
+    stream.flush()
+    assert counted(metrics) == {"delivered": 0, "lost": 10}
+
+
+def test_lines_are_packed_within_the_limits_of_firehose():
+    lines = [b"x" * size for size in (400_000, 700_000, 300_000, 1_000, 900_000, 10)]
+    batches = list(_batches(lines))
+    records = [record for batch in batches for record, _ in batch]
+    assert b"".join(records) == b"".join(lines)
+    assert all(len(record) <= 1000 * 1024 for record in records)
+    assert all(sum(len(record) for record, _ in batch) <= 2**20 for batch in batches)
+    assert sum(count for batch in batches for _, count in batch) == len(lines)
+
+
+def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
+    monkeypatch.setattr("services.inference.capture._MAX_PENDING_BYTES", 100)
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    taken = sum(stream.put(b"x" * 30) for _ in range(10))
+    assert taken == 4
+    assert counted(metrics) == {"delivered": 0, "lost": 6}
+
+
+def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_directory, emulated_aws):
+    """With a process: capture runs in the background, Firehose refuses every connection."""
+    away = {"AWS_ENDPOINT_URL_FIREHOSE": "http://127.0.0.1:9", "MLP_CAPTURE_STREAM": "predictions"}
+    running = run_directory(Linear(), **away)
+    answers = Counter()
+    slowest, end = 0.0, time.monotonic() + 2
+    while time.monotonic() < end:
+        answer = running.infer()
+        answers[answer.status_code] += 1
+        slowest = max(slowest, answer.elapsed.total_seconds())
+    assert answers.keys() == {200}
+    assert slowest < 1
+    wait_until(lambda: running.metric('mlp_capture_lost_total{stream="predictions"}') > 0, 20)
+    assert running.end() == 0
+    lost = [line for line in running.log() if line["message"] == "captured lines are lost"]
+    assert len(lost) == 1  # once, not each time
+    assert "Could not connect" in lost[0]["reason"]
+
+
+def test_what_is_queued_is_sent_before_the_end(run_directory, streams):
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    for _ in range(7):
+        assert running.infer().status_code == 200
+    assert running.end() == 0
+    assert len(streams("predictions")) == 7

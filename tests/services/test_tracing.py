@@ -1,0 +1,128 @@
+"""W3C trace context goes through: into answers, logs and spans."""
+
+import http.server
+import json
+import threading
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from services.inference.tracing import read_trace
+from tests.services.conftest import Linear, request, wait_until
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED = f"00-{TRACE}-{PARENT}-01"
+INFER = "/v2/models/digits/infer"
+
+
+def test_the_answer_continues_the_trace(client):
+    headers = {"traceparent": SAMPLED, "tracestate": "vendor=1"}
+    answer = client.post(INFER, json=request([1, 2, 3, 4]), headers=headers)
+    version, trace, span, flags = answer.headers["traceparent"].split("-")
+    assert (version, trace, flags) == ("00", TRACE, "01")
+    assert span != PARENT
+    assert len(span) == 16
+    assert answer.headers["tracestate"] == "vendor=1"
+    refused = client.post(INFER, json={}, headers=headers)
+    assert refused.headers["traceparent"].split("-")[1] == TRACE
+    assert "traceparent" not in client.post(INFER, json=request([1, 2, 3, 4])).headers
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "x",
+        f"ff-{TRACE}-{PARENT}-01",
+        f"00-{'0' * 32}-{PARENT}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"00-{TRACE.upper()}-{PARENT}-01",
+        f"00-{TRACE}-{PARENT}-01-more",
+        f"00-{TRACE}-{PARENT}",
+    ],
+)
+def test_an_invalid_trace_is_ignored(client, header):
+    answer = client.post(INFER, json=request([1, 2, 3, 4]), headers={"traceparent": header})
+    assert answer.status_code == 200
+    assert "traceparent" not in answer.headers
+
+
+def test_a_later_version_of_the_header_is_understood():
+    assert read_trace(f"01-{TRACE}-{PARENT}-01-more".encode()).id == TRACE
+    assert not read_trace(f"00-{TRACE}-{PARENT}-02".encode()).is_sampled
+
+
+def test_sampled_and_failed_requests_are_logged_with_their_trace(run_directory):
+    running = run_directory(Linear())
+    running.infer(headers={"traceparent": SAMPLED}, id="seen")
+    running.infer(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"}, id="not sampled")
+    running.infer(id="not traced")
+    running.end()
+    (line,) = [line for line in running.log() if line["message"] == "request"]
+    assert (line["trace_id"], line["id"], line["status"], line["version"]) == (TRACE, "seen", 200, "1")
+    assert line["span_id"] != PARENT
+    assert line["ms"] > 0
+
+
+def test_every_request_can_be_logged(run_directory):
+    running = run_directory(Linear(), MLP_ACCESS_LOG="true")
+    running.infer(id="a")
+    running.client.post("/v2/models/wine/infer", json={})
+    running.end()
+    lines = [line for line in running.log() if line["message"] == "request"]
+    assert [(line["status"], line["model"], line["path"]) for line in lines] == [
+        (200, "digits", INFER),
+        (404, "", "/v2/models/wine/infer"),
+    ]
+
+
+@pytest.fixture
+def collector():
+    """An OpenTelemetry collector that keeps what it gets."""
+    spans = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            message = ExportTraceServiceRequest()
+            message.ParseFromString(self.rfile.read(int(self.headers["content-length"])))
+            spans.extend(
+                ({a.key: a.value.string_value for a in of.resource.attributes}, span)
+                for of in message.resource_spans
+                for scope in of.scope_spans
+                for span in scope.spans
+            )
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", spans
+    server.shutdown()
+    server.server_close()
+
+
+def test_spans_reach_a_collector(run_directory, collector):
+    url, spans = collector
+    running = run_directory(Linear(), OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    answer = running.infer(headers={"traceparent": SAMPLED}, id="seen")
+    running.infer(headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
+    running.end()
+    wait_until(lambda: spans)
+    ((resource, span),) = spans
+    assert resource["service.name"] == "ml-platform-inference"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert span.span_id.hex() == answer.headers["traceparent"].split("-")[2]
+    assert span.name == "infer digits"
+    assert 0 < span.end_time_unix_nano - span.start_time_unix_nano < 10**9
+    assert {a.key: a.value for a in span.attributes}["mlp.id"].string_value == "seen"
+
+
+def test_a_collector_that_is_away_changes_nothing(run_directory):
+    running = run_directory(Linear(), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
+    for _ in range(5):
+        assert running.infer(headers={"traceparent": SAMPLED}).status_code == 200
+    assert running.end() == 0
+    assert json.loads(json.dumps(running.log()))
