@@ -32,7 +32,6 @@ SETTINGS: dict[str, Any] = {
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64"},
     "training": {"backend": "sagemaker"},
-    "alerts": {},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
