@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from cli.main import run
+        from cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -7,7 +7,23 @@ from typing import NoReturn
 
 import typer
 
-from cli import bootstrap, cost, doctor, down, logs, predict, preview, release, status, submit, train, up
+from cli import (
+    bootstrap,
+    cost,
+    dashboards,
+    doctor,
+    down,
+    logs,
+    new,
+    predict,
+    preview,
+    release,
+    run,
+    status,
+    submit,
+    train,
+    up,
+)
 from contract.errors import PlatformError
 
 app = typer.Typer(
@@ -19,11 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for module in (up, status, predict, logs, train, submit, preview, cost, bootstrap, doctor, release, down):
+LAPTOP = (up, status, predict, logs, train, run, new, down)
+CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, release)
+for module in LAPTOP + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))
 
 
-def run() -> None:
+def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:

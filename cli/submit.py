@@ -82,7 +82,7 @@ def _planned(environment: str) -> Outputs:
             return {key: named(item, f"{path}.{key}") for key, item in value.items()}
         if isinstance(value, list):
             return [named(item, path) for item in value]
-        return value.replace(UNKNOWN, f"<{path.lstrip('.')}>") if isinstance(value, str) else value
+        return f"<{path.lstrip('.')}>" if isinstance(value, str) and UNKNOWN in value else value
 
     outputs = named(run_environment(environment).outputs, "")
     outputs["training"]["image"] = outputs["training"]["image"] or "<training.image_digest is not set>"

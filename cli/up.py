@@ -7,7 +7,7 @@ import typer
 from cli.output import AsJson, progress, show, step
 from cli.predict import request_prediction, shipped_sample
 from contract.errors import PlatformError
-from contract.manifest import model_names
+from contract.manifest import load_manifest, model_names
 from contract.outputs import Outputs
 from embedded.local import Local
 from embedded.processes import Process
@@ -64,13 +64,13 @@ def _up(platform: Local, port: int | None, as_json: bool) -> None:
             answer = request_prediction(service.url, name, shipped_sample(name))
             predictions[name] = {output["name"]: output["data"] for output in answer["outputs"]}
             version = answer["model_version"]
-            this.done(f"label {predictions[name].get('label')} from version {version}")
+            first, values = next(iter(predictions[name].items()))
+            this.done(f"{first} {values[0]:.4g} from version {version}")
     show(
         {
-            "endpoint": f"{service.url}/v2/models/{model_names()[0]}/infer",
+            **{name: f"{service.url}/v2/models/{name}/infer" for name in predictions},
             "docs": f"{service.url}/docs",
             "metrics": f"{service.url}/metrics",
-            "model": f"{name} version {version}",
             "stop": "mlp down",
         },
         as_json,
@@ -109,5 +109,5 @@ def _train(platform: Local, name: str, outputs: Outputs) -> None:
 
         result = run(name, outputs, platform.folder / "work" / name, this.update)
         verb = "is up to date" if result.up_to_date else "trained, registered and approved"
-        metrics = ", ".join(f"{metric} {value:.3g}" for metric, value in sorted(result.metrics.items()))
-        this.done(f"version {result.version} {verb} ({metrics})")
+        quality = load_manifest(name).quality
+        this.done(f"version {result.version} {verb} ({quality} {result.metrics[quality]:.3g})")

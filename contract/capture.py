@@ -1,7 +1,8 @@
 """What the service writes down of predictions and feedback: one JSON object a line, with the types of a Glue table.
 
 Firehose turns the lines into Parquet with these columns. The schema is the same for every model, so that one table
-holds them all; rows of a request lie one after another in `inputs` and in each of the `outputs`.
+holds them all; rows of a request lie one after another in `inputs` and in each of the `outputs`. A line leaves out what
+it has no value for: `trace_id`, `hashed`.
 """
 
 PREDICTION_COLUMNS = {

@@ -44,6 +44,9 @@ class ServiceSettings(Strict):
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         default=None, description="port of /metrics, if not the one that serves"
     )
+    metrics_namespace: str = Field(
+        default="ml-platform/inference", description="CloudWatch namespace of what Lambda functions count"
+    )
     access_log: bool = Field(default=False, description="a line for each request, not only for traced and failed ones")
 
     capture_stream: str | None = Field(default=None, description="Firehose stream that predictions go to")

@@ -75,7 +75,7 @@ def _explain(detail: ErrorDetails, value: Any, under: str) -> str:
     else:
         key = ".".join(part for part in (under, inner) if part)
     at = f"{key}: " if key else ""
-    if detail["type"] == "unknown_key":
+    if detail["type"] in ("unknown_key", "secret"):  # which say what they have to; a secret is not to be repeated
         return at + detail["msg"]
     if detail["type"] == "missing":
         return f"{key}: this key is missing"

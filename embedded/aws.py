@@ -131,7 +131,14 @@ class EmulatedAws:
                 self._call(row.service, call, outputs)
                 homeless -= set(call.takes)
         homeless -= row.no_effect
-        return Held(resource.urn, resource.type, id_, inputs, outputs, not_sent=(*sorted(homeless), *row.left_out))
+        return Held(
+            resource.urn,
+            resource.type,
+            id_,
+            inputs,
+            outputs,
+            not_sent=(*sorted(homeless), *(text for name, text in row.left_out.items() if name in inputs)),
+        )
 
     def _linked_role(self, service: str) -> str:
         """ARN of the role that AWS makes for a service when it is first used."""

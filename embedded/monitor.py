@@ -68,6 +68,8 @@ class Resource:
     source: str
     aliases: tuple[str, ...] = ()
     """URNs that the resource had before it was renamed or moved."""
+    provider: str = ""
+    """URN and id of the provider that makes it, joined by two colons, if it is not the package's default one."""
     id: str = ""
     outputs: dict[str, Any] = field(default_factory=dict)
 
@@ -350,6 +352,7 @@ def _resource(urn: str, request: resource_pb2.RegisterResourceRequest, aliases: 
         secret_outputs=frozenset(request.additionalSecretOutputs),
         source=_source(request),
         aliases=aliases,
+        provider=request.provider,
     )
 
 

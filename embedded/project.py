@@ -10,6 +10,7 @@ from contract.strict import read_yaml
 
 if TYPE_CHECKING:
     from embedded.monitor import Deployment, Provider
+    from infra.settings import Settings
 
 _TYPES = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
@@ -64,6 +65,21 @@ def read_config(environment: str) -> dict[str, str]:
         if wanted and type(values[key]) is not _TYPES[wanted]:  # a bool is an int to isinstance
             raise PlatformError(f"{file} is not valid:\n  {key}: must be of type {wanted}, but it is {values[key]!r}")
     return {key: _as_text(value) for key, value in (given | values).items()}
+
+
+def load_settings(environment: str) -> "Settings":
+    """An environment's settings, typed and checked, without running its program.
+
+    Raises:
+        PlatformError: when the configuration is not valid.
+    """
+    from embedded.monitor import run
+    from infra.settings import load
+
+    loaded: list[Settings] = []
+    project = read_yaml(ROOT / "Pulumi.yaml")["name"]
+    run(lambda: loaded.append(load()), project=project, stack=environment, config=read_config(environment))
+    return loaded[0]
 
 
 def run_environment(environment: str, provider: "Provider | None" = None) -> "Deployment":

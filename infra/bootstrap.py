@@ -235,6 +235,8 @@ class Bootstrap(pulumi.ComponentResource):
             allow(["s3:*"], buckets + [f"{bucket}/*" for bucket in buckets], sid="Buckets"),
             allow(_KEYS, "*", here, sid="Keys"),
             allow(_LOOK, "*", sid="Look"),
+            # Identity Center's own list of what a workspace of Managed Grafana and its groups need there.
+            allow(_SIGN_IN, "*", sid="SignIn"),
             allow(["iam:CreateRole", "iam:PutRolePermissionsBoundary"], roles, bounded, sid="MakeRoles"),
             allow(_ROLES, roles, sid="Roles"),
             allow(["iam:PassRole"], roles, {"StringEquals": {"iam:PassedToService": passed_to}}, sid="PassRoles"),
@@ -277,6 +279,8 @@ class Bootstrap(pulumi.ComponentResource):
 
 _LOOK = [
     "apigateway:GET",
+    "aps:Describe*",
+    "aps:ListTagsForResource",
     "athena:GetWorkGroup",
     "athena:ListTagsForResource",
     "batch:Describe*",
@@ -287,6 +291,7 @@ _LOOK = [
     "cloudtrail:GetTrailStatus",
     "cloudtrail:ListTags",
     "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetDashboard",
     "cloudwatch:ListTagsForResource",
     "ec2:Describe*",
     "cloudwatch:DescribeAlarms",
@@ -305,6 +310,8 @@ _LOOK = [
     "glue:GetDatabase",
     "glue:GetTable",
     "glue:GetTags",
+    "grafana:Describe*",
+    "grafana:List*",
     "iam:GetInstanceProfile",
     "iam:GetRole",
     "iam:GetRolePolicy",
@@ -349,6 +356,7 @@ _LOOK = [
 _REGIONAL = [
     "apigateway",
     "application-autoscaling",
+    "aps",
     "athena",
     "autoscaling",
     "batch",
@@ -363,6 +371,7 @@ _REGIONAL = [
     "events",
     "firehose",
     "glue",
+    "grafana",
     "lambda",
     "logs",
     "rds",
@@ -397,6 +406,7 @@ _ROLE_USERS = [
     "events",
     "firehose",
     "glue",
+    "grafana",
     "lambda",
     "monitoring.rds",
     "sagemaker",
@@ -421,6 +431,21 @@ _KEYS = [
     "kms:UntagResource",
     "kms:UpdateAlias",
     "kms:UpdateKeyDescription",
+]
+
+_SIGN_IN = [
+    "sso-directory:DescribeGroup",
+    "sso:AssociateProfile",
+    "sso:CreateManagedApplicationInstance",
+    "sso:DeleteManagedApplicationInstance",
+    "sso:DescribeRegisteredRegions",
+    "sso:DisassociateProfile",
+    "sso:GetManagedApplicationInstance",
+    "sso:GetProfile",
+    "sso:GetSharedSsoConfiguration",
+    "sso:ListDirectoryAssociations",
+    "sso:ListProfileAssociations",
+    "sso:ListProfiles",
 ]
 
 _ROLES = [

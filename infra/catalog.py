@@ -10,6 +10,16 @@ from contract.manifest import Manifest
 from infra.naming import Naming
 from infra.storage import Storage
 
+TYPES = {
+    "float": "double",
+    "integer": "bigint",
+    "boolean": "boolean",
+    "category": "string",
+    "text": "string",
+    "time": "timestamp",
+}
+"""Glue's names of the types that a manifest's columns may have."""
+
 
 @dataclass
 class CatalogArgs:
@@ -64,7 +74,6 @@ class Catalog(pulumi.ComponentResource):
 
     def _table(self, model: str, manifest: Manifest, naming: Naming) -> None:
         location = pulumi.Output.concat("s3://", self._args.storage.buckets["curated"].bucket, f"/{model}")
-        columns = [{"name": column, "type": "float"} for column in manifest.data.columns]
         aws.glue.CatalogTable(
             naming(model),
             name=model,
@@ -87,8 +96,8 @@ class Catalog(pulumi.ComponentResource):
                     serialization_library="org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"
                 ),
                 columns=[
-                    aws.glue.CatalogTableStorageDescriptorColumnArgs(name=column["name"], type=column["type"])
-                    for column in [*columns, {"name": manifest.data.target.name, "type": "bigint"}]
+                    aws.glue.CatalogTableStorageDescriptorColumnArgs(name=column, type=TYPES[described.type])
+                    for column, described in manifest.data.all_columns.items()
                 ],
             ),
             opts=pulumi.ResourceOptions(parent=self),

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 
 from contract.errors import PlatformError
-from contract.manifest import EcsServing, Manifest, SagemakerServing
+from contract.manifest import Manifest
+from contract.serving import EcsServing, SagemakerServing
 from infra.network import plan_subnets
 from infra.settings import Settings
 from infra.sizes import fargate_mistake
@@ -73,10 +74,11 @@ def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
 def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
     """Teams that train, and have no quota where their jobs run."""
     backend = settings.training.backend
+    key = f"Pulumi.{settings.environment}.yaml: ml-platform:training.{backend}.teams"
     limits = getattr(settings.training, backend, None)
     for name, manifest in models.items():
         if limits and manifest.compute.team not in limits.teams:
             yield (
-                f"ml-platform:training.{backend}.teams: there is no quota for the team {manifest.compute.team!r} of "
-                f"training/models/{name}/model.yaml (compute.team); there are {', '.join(sorted(limits.teams))}"
+                f"{key}: there is no quota for the team {manifest.compute.team!r} of training/models/{name}/model.yaml "
+                f"(compute.team); there are {', '.join(sorted(limits.teams))}"
             )

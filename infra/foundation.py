@@ -67,6 +67,13 @@ class Foundation:
         """The ARN of something in the environment's account and region that the program does not hold itself."""
         return arn(service, self.region, self.storage.account_id, resource)
 
+    def subnet_arns(self) -> list[pulumi.Output[str]]:
+        """The ARNs of the private subnets. A preview knows the form of those of our own, but not their IDs."""
+        ours = [subnet.arn for subnet in self.network.private_subnets]
+        return ours or [
+            self.arn("ec2", pulumi.Output.concat("subnet/", subnet)) for subnet in self.network.private_subnet_ids
+        ]
+
     def write_logs(self, group: str) -> dict[str, Any]:
         """A statement that lets its holder write to a log group that is there."""
         return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.arn("logs", f"log-group:{group}:*"))

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import EcsServing, LambdaServing, Manifest
+from contract.manifest import Manifest
+from contract.metrics import namespace
 from contract.service import LiveVersions, ServiceSettings
+from contract.serving import EcsServing, LambdaServing
 from infra.alarms import Alarms, AlarmsArgs
 from infra.api import Api, ApiArgs
 from infra.balancer import Balancer, BalancerArgs
 from infra.capture import Capture, CaptureArgs
 from infra.foundation import Foundation
+from infra.prometheus import Prometheus
 from infra.runtimes.ecs import Ecs
 from infra.runtimes.lambda_ import Lambda
 from infra.runtimes.runtime import Runtime, RuntimeArgs
@@ -30,6 +33,8 @@ class InferenceArgs:
     models: Mapping[str, Manifest]
     roles: Mapping[str, aws.iam.Role]
     topic_arn: pulumi.Input[str]
+    prometheus: Prometheus | None = None
+    """What collects the metrics of the models on ECS; CloudWatch has those of the others."""
 
 
 class Inference(pulumi.ComponentResource):
@@ -67,6 +72,7 @@ class Inference(pulumi.ComponentResource):
             live_parameters=self._on.naming.path("models"),
             max_rows=self._args.settings.max_rows,
             max_body_bytes=self._args.settings.max_body_mb * 2**20,
+            metrics_namespace=namespace(self._on.naming.prefix, self._on.naming.environment, "inference"),
         )
 
     def _serve(self, model: str, manifest: Manifest, api: Api) -> None:
@@ -94,7 +100,7 @@ class Inference(pulumi.ComponentResource):
             case LambdaServing():
                 return Lambda(name, args, self._on, self._child)
             case EcsServing():
-                return Ecs(name, args, self._balance(), self._on, self._child)
+                return Ecs(name, args, self._balance(), self._args.prometheus, self._on, self._child)
             case _:
                 return Sagemaker(name, args, self._on, self._child)
 

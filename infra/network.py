@@ -21,6 +21,7 @@ ENDPOINT_SERVICES = {
     "secretsmanager": ("secretsmanager",),
     "ssm": ("ssm",),
     "sts": ("sts",),
+    "aps": ("aps-workspaces",),
 }
 
 
@@ -72,6 +73,8 @@ class Network(pulumi.ComponentResource):
     cidr: IPv4Network | None
     """The range of the VPC, if it is one of our own."""
     private_subnet_ids: list[pulumi.Output[str]]
+    private_subnets: tuple[aws.ec2.Subnet, ...] = ()
+    """Those of a VPC of our own."""
 
     def __init__(
         self, name: str, args: NetworkArgs, naming: Naming, opts: pulumi.ResourceOptions | None = None
@@ -105,6 +108,7 @@ class Network(pulumi.ComponentResource):
         public = [self._subnet("public", zone, cidr) for zone, cidr in zip(zones, plan.public, strict=True)]
         private = [self._subnet("private", zone, cidr) for zone, cidr in zip(zones, plan.private, strict=True)]
         tables = [*self._route_public(public), *self._route_private(private, public)]
+        self.private_subnets = tuple(private)
         self.private_subnet_ids = [subnet.id for subnet in private]
         aws.ec2.VpcEndpoint(
             naming("s3"),

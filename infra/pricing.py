@@ -170,6 +170,11 @@ def _capture(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) 
     return _gigabytes(load) * price["firehose_gb"] if "-predictions-" in inputs["name"] else 0
 
 
+def _grafana(_: Mapping[str, Any], __: Load, price: Mapping[str, float]) -> float:
+    """One person who edits, and the token with which Pulumi does; everybody else is on top."""
+    return 2 * price["grafana_editor_month"]
+
+
 def _logs(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float]) -> float:
     """What is logged of the requests goes to the log group of the API."""
     return _gigabytes(load) * price["logs_ingested_gb"] if "/api/" in inputs["name"] else 0
@@ -190,6 +195,7 @@ PRICED: dict[str, Price] = {
     "aws:apigatewayv2/api:Api": _api,
     "aws:cloudtrail/trail:Trail": lambda _, load, price: load.requests / 1e9 * price["trail_million_events"],
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": lambda _, __, price: price["alarm_composite_month"],
+    "aws:cloudwatch/dashboard:Dashboard": lambda _, __, price: price["dashboard_month"],
     "aws:cloudwatch/logGroup:LogGroup": _logs,
     "aws:cloudwatch/metricAlarm:MetricAlarm": _alarm,
     "aws:cognito/userPool:UserPool": _tokens,
@@ -198,6 +204,7 @@ PRICED: dict[str, Price] = {
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": lambda _, __, price: price["ecr_gb_month"],
     "aws:ecs/taskDefinition:TaskDefinition": _task,
+    "aws:grafana/workspace:Workspace": _grafana,
     "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream": _capture,
     "aws:kms/key:Key": _kms,
     "aws:lambda/function:Function": _function,
@@ -212,11 +219,21 @@ PRICED: dict[str, Price] = {
 
 FREE = frozenset(
     {
+        # Of a workspace of Prometheus one pays for samples, which only what is collected on ECS and EKS makes.
+        "aws:amp/alertManagerDefinition:AlertManagerDefinition",
+        "aws:amp/ruleGroupNamespace:RuleGroupNamespace",
+        "aws:amp/workspace:Workspace",
+        "aws:amp/workspaceConfiguration:WorkspaceConfiguration",
         "aws:apigatewayv2/authorizer:Authorizer",
         "aws:apigatewayv2/integration:Integration",
         "aws:apigatewayv2/route:Route",
         "aws:apigatewayv2/stage:Stage",
         "aws:athena/workgroup:Workgroup",
+        # Of training one pays for what jobs run on, while they run: not for the queues they wait in.
+        "aws:batch/computeEnvironment:ComputeEnvironment",
+        "aws:batch/jobDefinition:JobDefinition",
+        "aws:batch/jobQueue:JobQueue",
+        "aws:batch/schedulingPolicy:SchedulingPolicy",
         "aws:budgets/budget:Budget",
         "aws:cloudwatch/logStream:LogStream",
         "aws:codedeploy/application:Application",
@@ -227,6 +244,7 @@ FREE = frozenset(
         "aws:cognito/userPoolDomain:UserPoolDomain",
         "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
         "aws:ec2/flowLog:FlowLog",
+        "aws:ec2/launchTemplate:LaunchTemplate",
         "aws:ec2/internetGateway:InternetGateway",
         "aws:ec2/route:Route",
         "aws:ec2/routeTable:RouteTable",
@@ -239,6 +257,10 @@ FREE = frozenset(
         "aws:ecs/service:Service",
         "aws:glue/catalogDatabase:CatalogDatabase",
         "aws:glue/catalogTable:CatalogTable",
+        "aws:grafana/roleAssociation:RoleAssociation",
+        "aws:grafana/workspaceServiceAccount:WorkspaceServiceAccount",
+        "aws:grafana/workspaceServiceAccountToken:WorkspaceServiceAccountToken",
+        "aws:iam/instanceProfile:InstanceProfile",
         "aws:iam/role:Role",
         "aws:iam/rolePolicy:RolePolicy",
         "aws:kms/alias:Alias",
@@ -264,6 +286,12 @@ FREE = frozenset(
         "aws:ssm/parameter:Parameter",
         "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+        "grafana:alerting/contactPoint:ContactPoint",
+        "grafana:alerting/notificationPolicy:NotificationPolicy",
+        "grafana:oss/dashboard:Dashboard",
+        "grafana:oss/dataSource:DataSource",
+        "grafana:oss/folder:Folder",
+        "pulumi:providers:grafana",
     }
 )
 """What costs nothing by itself, or so little that it shows in no cent."""

@@ -58,6 +58,15 @@ def is_region(region: str) -> bool:
     return region in _partitions()
 
 
+def offering(service: str) -> frozenset[str]:
+    """The regions that offer a service, which is named as its endpoints are (`aps`, `grafana`)."""
+    return frozenset(
+        region
+        for region, each in _partitions().items()
+        if region in each["services"].get(service, {}).get("endpoints", {})
+    )
+
+
 def partition(region: str) -> str:
     """The partition of a region, which the ARNs within it begin with: `aws`, `aws-cn` or `aws-us-gov`."""
     return str(_partitions()[region]["partition"])

@@ -116,11 +116,8 @@ class Training(pulumi.ComponentResource):
 
     def _run_in_vpc(self) -> None:
         """SageMaker puts a job into the network in the role's name, and gives its volumes the environment's key."""
-        subnets = [
-            self._on.arn("ec2", pulumi.Output.concat("subnet/", subnet))
-            for subnet in self._on.network.private_subnet_ids
-        ]
-        interfaces, key = self._on.arn("ec2", "network-interface/*"), self._on.storage.key_arn
+        subnets, key = self._on.subnet_arns(), self._on.storage.key_arn
+        interfaces = self._on.arn("ec2", "network-interface/*")
         statements = [
             allow(["ec2:CreateNetworkInterface"], [interfaces, *subnets, self.security_group.arn]),
             allow(

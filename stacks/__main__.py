@@ -8,6 +8,7 @@ from infra.batch import Batch, BatchArgs
 from infra.catalog import Catalog, CatalogArgs
 from infra.checks import check
 from infra.cost import Cost, CostArgs
+from infra.dashboards.platform import served
 from infra.database import Database, DatabaseArgs
 from infra.foundation import Foundation
 from infra.identity import Identity, IdentityArgs
@@ -16,6 +17,7 @@ from infra.mlflow import Mlflow, MlflowArgs
 from infra.naming import Naming, tag_everything
 from infra.network import Network, NetworkArgs
 from infra.notifications import Notifications, NotificationsArgs
+from infra.observability import Observability, ObservabilityArgs
 from infra.registry import Registry, RegistryArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
@@ -53,7 +55,7 @@ batch = None
 if settings.training.batch:
     args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
     batch = Batch("batch", args, foundation)
-Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
+catalog = Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 database, tracking = None, None
 if settings.data.aurora:
     database = Database(
@@ -67,9 +69,27 @@ elif settings.data.mlflow:
 if settings.audit.trail:
     Audit("audit", AuditArgs(storage), naming)
 Cost("cost", CostArgs(settings.budget), naming)
+observability = Observability(
+    "observability",
+    ObservabilityArgs(
+        settings.observability,
+        served(models, naming),
+        catalog,
+        settings.budget.monthly_usd,
+        notifications.topic_arn,
+    ),
+    foundation,
+)
 inference = Inference(
     "inference",
-    InferenceArgs(settings.inference, settings.alerts, models, identity.inference, notifications.topic_arn),
+    InferenceArgs(
+        settings.inference,
+        settings.alerts,
+        models,
+        identity.inference,
+        notifications.topic_arn,
+        observability.prometheus,
+    ),
     foundation,
 )
 

@@ -1,31 +1,46 @@
-"""Reads snapshots into arrays and divides them; training and evaluation see the same rows through it."""
+"""Reads the parts that the split made into arrays; training, tuning and evaluation see the same rows through it."""
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from contract.data import Data, Target
 from contract.errors import PlatformError
-from contract.manifest import Manifest, Split
+from contract.manifest import Manifest
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Features of shape [N, columns], as float32, and targets of shape [N], as int64."""
+    """Rows as the network takes them.
+
+    Attributes:
+        features: shape [N, columns], float32.
+        targets: shape [N]: for classes int64, for a regression float32; None if a density's data has no labels.
+        table: the same rows as they stand in the snapshot, with the columns that the model never sees.
+    """
 
     features: NDArray[np.float32]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any] | None = None
+    table: pl.DataFrame | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.features)
 
     def take(self, indices: NDArray[np.int64]) -> "Rows":
         """The rows at these positions."""
-        return Rows(self.features[indices], self.targets[indices])
+        return Rows(
+            self.features[indices],
+            None if self.targets is None else self.targets[indices],
+            None if self.table is None else self.table[indices],
+        )
 
 
 def load(folder: Path, manifest: Manifest) -> Rows:
@@ -34,27 +49,53 @@ def load(folder: Path, manifest: Manifest) -> Rows:
     Raises:
         PlatformError: if there is none, or one of them lacks a column.
     """
+    table = read(folder, manifest)
+    target = manifest.data.target
+    return Rows(features(table, manifest.data), encoded(table[target.name], target) if target else None, table)
+
+
+def read(folder: Path, manifest: Manifest) -> pl.DataFrame:
+    """Read the Parquet files in a folder as a table with the columns of the manifest.
+
+    Raises:
+        PlatformError: if there is none, or one of them lacks a column.
+    """
     files = sorted(folder.glob("*.parquet"))
     if not files:
         raise PlatformError(f"{folder} holds no Parquet file")
-    columns = manifest.data.columns
     try:
-        table = pl.read_parquet(files, columns=[*columns, manifest.data.target.name])
+        return pl.read_parquet(files, columns=list(manifest.data.all_columns))
     except pl.exceptions.PolarsError as error:
         raise PlatformError(f"{folder}: {str(error).splitlines()[0]}") from None
-    features = np.ascontiguousarray(table.select(columns).to_numpy(), dtype=np.float32)
-    return Rows(features, table[manifest.data.target.name].to_numpy().astype(np.int64))
 
 
-def split(rows: Rows, settings: Split) -> tuple[Rows, Rows]:
-    """Hold out a random share of the rows; the same rows and settings always give the same two parts.
+def features(table: pl.DataFrame, data: Data) -> NDArray[np.float32]:
+    """The numbers that the model takes, from columns as the snapshot has them.
+
+    This is all that happens outside of the network: of a category its position in the manifest's list, of a boolean 0
+    or 1, of a null NaN. A client of the service sends the same numbers; whatever else is to be done to them, the
+    network does.
 
     Returns:
-        The training part and the test part.
+        Shape [N, columns].
     """
-    order = np.random.default_rng(settings.seed).permutation(len(rows))
-    held_out = max(1, round(len(rows) * settings.test))
-    return rows.take(order[held_out:]), rows.take(order[:held_out])
+    schema = data.all_columns
+    numbers = table.select(
+        (
+            pl.col(name).replace_strict(schema[name].codes, return_dtype=pl.Float32)
+            if schema[name].codes
+            else pl.col(name).cast(pl.Float32)
+        )
+        for name in data.columns
+    )
+    return np.ascontiguousarray(numbers.to_numpy(), dtype=np.float32)
+
+
+def encoded(column: pl.Series, target: Target) -> NDArray[Any]:
+    """The target as numbers: int64 for classes, by their position among the labels if there are any, else float32."""
+    if target.labels:
+        column = column.replace_strict(target.column.codes)
+    return column.to_numpy().astype(np.int64 if target.classes else np.float32)
 
 
 def model_module(name: str) -> Any:

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contract.errors import PlatformError
-from contract.manifest import Compute
 from contract.outputs import BatchOutputs, InstanceOutputs, LimitOutputs, Outputs, TrainingOutputs
+from contract.training import Compute
 
 BACKENDS = ("sagemaker", "batch", "eks")
 CHECKPOINTS = "/opt/ml/checkpoints"
@@ -52,7 +52,7 @@ class Job:
 
 def job_name(training: TrainingOutputs, model: str, step: str) -> str:
     """A name that no other job has: `mlp-dev-digits-train-261121153000-1a2b`."""
-    suffix = f"-{step}-{datetime.now(UTC):%y%m%d%H%M%S}-{secrets.token_hex(2)}"
+    suffix = f"-{step}-{datetime.now(UTC):%y%m%d%H%M%S}-{secrets.token_hex(3)}"
     return f"{training.name}-{model}"[: LONGEST_NAME - len(suffix)].rstrip("-") + suffix
 
 

@@ -3,8 +3,19 @@
 A row's parameters fit by name (see `embedded/calls.py`); what is written out here is only what does not.
 """
 
-from embedded.resources import data, identity, inference, network, operations, registry, serving, storage, training
+from embedded.resources import (
+    data,
+    identity,
+    inference,
+    network,
+    observability,
+    operations,
+    registry,
+    serving,
+    storage,
+    training,
+)
 from embedded.resources.row import Row
 
-AREAS = (network, storage, data, operations, registry, identity, inference, serving, training)
+AREAS = (network, storage, data, operations, registry, identity, inference, serving, training, observability)
 ROWS: dict[str, Row] = {type_: row for area in AREAS for type_, row in area.ROWS.items()}

@@ -39,7 +39,8 @@ class Row:
         identity: properties that say which thing a put call writes.
         outputs: templates of outputs that the answer lacks.
         prepare: turns the inputs into what the create call takes, where names alone cannot.
-        left_out: what `prepare` leaves out because the emulator would get it wrong; shown to the user.
+        left_out: by the property that it is in, what `prepare` leaves out because the emulator would get it wrong; it
+            is shown to the user.
         linked_role: the service whose own role AWS goes by if the property `serviceRole` is left out; the emulator
             wants it named.
         no_effect: properties that tell the provider how to act rather than AWS what to make.
@@ -57,7 +58,7 @@ class Row:
     identity: frozenset[str] = frozenset({"bucket"})
     outputs: Mapping[str, str] = field(default_factory=dict)
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    left_out: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
     linked_role: str = ""
     no_effect: frozenset[str] = frozenset({"forceDestroy", "forceDelete", "skipDestroy"})
 

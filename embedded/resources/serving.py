@@ -49,7 +49,7 @@ def _load_balancer(properties: dict[str, Any]) -> dict[str, Any]:
 
 def _launch_template(properties: dict[str, Any]) -> dict[str, Any]:
     """A template as the API has it: what it launches stands in a structure of its own."""
-    outer = {"launchTemplateName", "tags"}
+    outer = {"name", "tags"}
     data = {name: value for name, value in properties.items() if name not in outer}
     # The emulated EC2 looks the image up, and has not the parameter by which AWS names its newest one.
     data.pop("imageId", None)
@@ -182,14 +182,14 @@ ROWS: dict[str, Row] = {
     ),
     "aws:ec2/launchTemplate:LaunchTemplate": Row(
         "ec2",
-        Call("CreateLaunchTemplate"),
+        Call("CreateLaunchTemplate", rename={"name": "LaunchTemplateName"}),
         id="{launchTemplateId}",
         answer="LaunchTemplate",
-        auto_name="launchTemplateName",
+        auto_name="name",
         delete=Call("DeleteLaunchTemplate", parameters={"LaunchTemplateId": "{id}"}),
         prepare=_launch_template,
         outputs={"latestVersion": "{latestVersionNumber}"},
-        left_out=("imageId",),
+        left_out={"imageId": "imageId"},
     ),
     "aws:autoscaling/group:Group": Row(
         "autoscaling",

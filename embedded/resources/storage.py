@@ -69,7 +69,7 @@ ROWS: dict[str, Row] = {
     "aws:s3/bucketPolicy:BucketPolicy": replace(
         _bucket_part("PutBucketPolicy", "DeleteBucketPolicy"),
         prepare=_without_conditional_denials,
-        left_out=("denials on a condition, such as of plain HTTP",),
+        left_out={"policy": "denials on a condition, such as of plain HTTP"},
     ),
     "aws:s3/bucketLifecycleConfiguration:BucketLifecycleConfiguration": _bucket_part(
         "PutBucketLifecycleConfiguration", "DeleteBucketLifecycle"

@@ -23,6 +23,7 @@ RUNTIMES = re.compile(r"python3\.(1[1-9])|nodejs(2[2-9])\.x|provided\.al2023|jav
 TAGS = ("Project", "Environment", "ManagedBy")
 TAGGED = (
     *STATEFUL,
+    "aws:grafana/workspace:Workspace",
     FUNCTION,
     NODES,
     BATCH,

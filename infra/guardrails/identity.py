@@ -21,7 +21,8 @@ ATTACHMENTS = {
 }
 # Actions for which AWS knows no resource, or whose resource does not exist before the call.
 WITHOUT_RESOURCE = re.compile(
-    r"ecr:GetAuthorizationToken|ecs:DiscoverPollEndpoint|sts:GetCallerIdentity|cloudwatch:PutMetricData|xray:Put(TraceSegments|TelemetryRecords)"
+    r"ecr:GetAuthorizationToken|ecs:DiscoverPollEndpoint|sts:GetCallerIdentity|xray:Put(TraceSegments|TelemetryRecords)"
+    r"|cloudwatch:(PutMetricData|GetMetricData|ListMetrics|DescribeAlarmsForMetric)"
     r"|s3:ListAllMyBuckets|sagemaker:List\w+|logs:(Create|Get|Update|Delete|List)LogDeliver\w+"
     r"|logs:(Put|Describe)ResourcePolic\w+|(ec2|autoscaling|elasticloadbalancing):Describe\w+|pricing:GetProducts"
     r"|ec2:(Create|Delete)NetworkInterface|ec2:(Assign|Unassign)PrivateIpAddresses"  # as Lambda in a VPC needs them

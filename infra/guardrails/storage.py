@@ -38,6 +38,7 @@ STATEFUL = (
     "aws:kms/key:Key",
     "aws:dynamodb/table:Table",
     "aws:eks/cluster:Cluster",
+    "aws:amp/workspace:Workspace",
     "aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer",
     "aws:sagemaker/modelPackageGroup:ModelPackageGroup",
 )

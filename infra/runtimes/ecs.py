@@ -6,11 +6,12 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import EcsServing
+from contract.serving import EcsServing
 from infra.alarms import Metric, Signals
 from infra.balancer import Balancer
 from infra.foundation import Foundation
-from infra.policies import allow
+from infra.policies import allow, document
+from infra.prometheus import Prometheus
 from infra.runtimes.runtime import Runtime, RuntimeArgs
 
 PORT = 8080
@@ -37,6 +38,7 @@ class Ecs(Runtime):
         name: str,
         args: RuntimeArgs,
         balancer: Balancer,
+        prometheus: Prometheus | None,
         foundation: Foundation,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
@@ -44,6 +46,7 @@ class Ecs(Runtime):
         assert isinstance(args.manifest.serving, EcsServing)
         self._on, self._args, self._serving, self._balancer = foundation, args, args.manifest.serving, balancer
         self._child = pulumi.ResourceOptions(parent=self)
+        self._prometheus = prometheus
         self._called = foundation.naming(f"inference-{args.model}")
         self._group = balancer.lead_to(args.model, PORT, self._child)
         self._targets = [self._target(colour) for colour in ("blue", "green")]
@@ -232,9 +235,23 @@ class Ecs(Runtime):
             execution_role_arn=execution.arn,
             task_role_arn=self._args.role.arn,
             volumes=[{"name": TMP}],
-            container_definitions=pulumi.Output.json_dumps([self._container(image, log_group.name)]),
+            container_definitions=pulumi.Output.json_dumps(
+                [self._container(image, log_group.name), *self._collector(log_group.name)]
+            ),
             opts=self._child,
         )
+
+    def _collector(self, log_group: pulumi.Output[str]) -> list[dict[str, Any]]:
+        """What reads the service's metrics, beside it, where they are collected."""
+        if not self._prometheus:
+            return []
+        aws.iam.RolePolicy(
+            f"{self._called}-metrics",
+            role=self._args.role.id,
+            policy=document(self._prometheus.write()),
+            opts=self._child,
+        )
+        return [self._prometheus.ecs_collector(log_group, PORT)]
 
     def _container(self, image: pulumi.Output[str], log_group: pulumi.Output[str]) -> dict[str, Any]:
         live = f"import urllib.request as r; r.urlopen('http://127.0.0.1:{PORT}/v2/health/live', timeout=3)"

@@ -3,7 +3,7 @@
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import LambdaServing
+from contract.serving import LambdaServing
 from infra.alarms import Metric, Signals
 from infra.foundation import Foundation
 from infra.policies import allow

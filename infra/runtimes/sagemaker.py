@@ -3,7 +3,7 @@
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import SagemakerServing
+from contract.serving import SagemakerServing
 from infra.access import open_to_aws, security_group
 from infra.alarms import Metric, Signals
 from infra.foundation import Foundation

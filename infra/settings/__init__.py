@@ -18,6 +18,7 @@ from infra.settings.cluster import ClusterSettings
 from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
+from infra.settings.observability import ObservabilitySettings
 from infra.settings.operations import AlertSettings, AuditSettings, BudgetSettings
 from infra.settings.section import Place, Tier
 from infra.settings.training import TrainingSettings
@@ -40,6 +41,7 @@ class Settings(Strict):
     data: DataSettings
     inference: InferenceSettings
     training: TrainingSettings
+    observability: ObservabilitySettings
     cluster: ClusterSettings | None = None
     audit: AuditSettings
     alerts: AlertSettings
@@ -97,7 +99,7 @@ class Settings(Strict):
             )
 
 
-SECTIONS = ("network", "storage", "data", "inference", "training", "audit", "alerts", "budget")
+SECTIONS = ("network", "storage", "data", "inference", "training", "observability", "audit", "alerts", "budget")
 
 
 def load() -> Settings:

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from contract.manifest import Team
 from contract.strict import Strict
+from contract.training import Team
 from infra.instances import INSTANCES, problem
 from infra.settings.section import Place, Section
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -55,7 +55,7 @@ class Service:
         self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
         self._health = Health(settings, catalogue, metrics)
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer a request."""
         if scope["type"] == "http":
             path: str = scope["path"]
@@ -82,10 +82,21 @@ class Service:
     def start(self) -> None:
         """Begin what goes on beside the requests, for a process that lives on between them."""
         self.metrics.start()
-        for stream in self.streams.values():
-            stream.start()
+        if self.settings.metrics_port:
+            self._serve_metrics(self.settings.metrics_port)
+        self.start_streams()
         if self.follower:
             self.follower.start()
+
+    def start_streams(self) -> None:
+        """Begin to send what is captured."""
+        for stream in self.streams.values():
+            stream.start()
+
+    def flush(self) -> None:
+        """Send what has been captured so far."""
+        for stream in self.streams.values():
+            stream.flush()
 
     def drain(self) -> None:
         """Say from now on that new requests should go elsewhere."""
@@ -105,6 +116,15 @@ class Service:
         if self._spans:
             self._spans.close()
         self.metrics.stop()
+
+    def _serve_metrics(self, port: int) -> None:
+        """Serve the metrics of all workers on a port of their own; one worker is enough for that."""
+        from prometheus_client import start_http_server
+
+        from services.inference.exposition import registry_of
+
+        if self.metrics.worker == 0:
+            start_http_server(port, registry=registry_of(self.metrics))
 
     @cached_property
     def _spans(self) -> Any:

@@ -33,6 +33,8 @@ class Version:
         self.number = number
         self.answer_prefix = b'{"model_name":%b,"model_version":"%b","id":' % (encode(self.model), number.encode())
         """The JSON of an answer up to its id."""
+        self.capture_prefix = b'"model":%b,"version":%b' % (encode(self.model), number.encode())
+        """The JSON of a captured line that says who has answered."""
         self.columns = metadata.columns
         self.inputs = metadata.inputs
         self.output_tensors = metadata.outputs
@@ -42,6 +44,8 @@ class Version:
         self.background: Array = np.empty((0, len(metadata.columns)))
         """Typical rows, which an explanation compares with."""
         self.sensitive = metadata.sensitive
+        self.can_batch = False
+        """Whether a row gets the same answer whatever rows are beside it, so that requests can share a prediction."""
         self.is_slow = False
         """Whether a prediction takes so long that it would hold up the event loop."""
         self._session = session
@@ -153,7 +157,18 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
         worst = float(np.max(np.abs(answer - expected)))
         if not worst <= test.tolerance:  # this way round, NaN fails too
             raise ArtifactError(f"its self-test fails: {name} is off by {worst:g}, the tolerance is {test.tolerance:g}")
+    alone = [version.predict(rows[i : i + 1], list(test.outputs)) for i in range(len(rows))]
+    version.can_batch = all(
+        answer.ndim > 0 and len(answer) == len(rows) and _same(np.concatenate(single), answer, test.tolerance)
+        for single, answer in zip(zip(*alone, strict=True), answers, strict=True)
+    )
     version.is_slow = _seconds(version, rows) > _SLOW_S
+
+
+def _same(one: Array, other: Array, tolerance: float) -> bool:
+    if one.shape != other.shape or one.dtype.kind not in "fiu":
+        return one.shape == other.shape and np.array_equal(one, other)
+    return bool(np.max(np.abs(one - other)) <= tolerance)
 
 
 def _seconds(version: Version, rows: Array) -> float:

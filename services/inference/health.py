@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 
 from msgspec import Struct
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from contract.service import LIVE_PATH, METRICS_PATH, READY_PATH, ServiceSettings
@@ -61,7 +60,11 @@ class Health:
 
     def metrics(self) -> Response:
         """Metrics for Prometheus, of all workers."""
-        return Response(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # nobody asks a Lambda function
+
+        from services.inference.exposition import registry_of
+
+        return Response(generate_latest(registry_of(self._metrics)), media_type=CONTENT_TYPE_LATEST)
 
     def model_ready(self, model: str) -> Response:
         """Whether a model has a live version."""

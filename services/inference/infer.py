@@ -6,27 +6,33 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from contract.service import ServiceSettings
 from services.inference import protocol, sagemaker
 from services.inference.artifacts import Version
+from services.inference.batches import MOST_ROWS, Batches
 from services.inference.capture import Captured
 from services.inference.content import decompress, split_binary
 from services.inference.explain import EXPLANATION, explain
 from services.inference.live import Catalogue, Headers, Model
 from services.inference.overload import Gate
-from services.inference.protocol import ErrorBody, RequestError
-from services.inference.tensors import encode
+from services.inference.protocol import ErrorBody, Output, RequestError
+from services.inference.tensors import Array, encode
 from services.inference.tracing import Trace, read_trace
-from services.inference.writes import EXTENSION
 
 logger = logging.getLogger(__name__)
 
 # Larger bodies take about a millisecond to decode and predict; a thread keeps the other requests from waiting for it.
 # Below, the way to the thread and back would cost more than the work.
 _THREAD_ABOVE_BYTES = 32 * 1024
+
+RESPOND = "ml_platform.respond"
+"""Key among a scope's `extensions` of what answers with status 200 and some JSON in one go.
+
+It returns False if it cannot; then ASGI's `send` can.
+"""
 
 _JSON = (b"content-type", b"application/json")
 _PLAIN = (_JSON,)
@@ -61,12 +67,27 @@ class Call(Struct):
     seconds: float = 0.0
 
 
+class Question(Struct, gc=False):
+    """What a request asks of a version, and how its client wants the answers."""
+
+    version: Version
+    features: Array
+    names: list[str]
+    outputs: list[Output]
+    is_plain: bool
+    """Whether it wants all outputs as JSON, and nothing else."""
+    data: Raw | None = None
+    """The JSON of the features, if they came as that."""
+    explains: bool = False
+
+
 class Target(NamedTuple):
-    """What a path asks for."""
+    """What a path asks for: how its requests are read, and how the answers are written."""
 
     model: Model
     fixed: Version | None
-    answer: Callable[["Target", Call, bytes], Reply]
+    read: Callable[["Target", Call, bytes], Question]
+    write: Callable[[Call, Question, list[Array]], Reply]
 
 
 class ClientGoneError(Exception):
@@ -91,10 +112,11 @@ class Inference:
         self._catalogue = catalogue
         self._gate = gate
         self._on_answered = on_answered
+        self._batches = Batches()
         self._user_header = settings.user_header.encode()
         self._headers = _HEADERS | sagemaker.HEADERS | {self._user_header}
         self._targets = {
-            f"/v2/models/{name}/infer": Target(model, None, self._infer) for name, model in catalogue.items()
+            f"/v2/models/{name}/infer": Target(model, None, self._read, _write) for name, model in catalogue.items()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,9 +142,14 @@ class Inference:
             if b"content-encoding" in call.headers:
                 body = decompress(body, call.headers[b"content-encoding"], self._max_bytes)
             if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow or b'"explain"' in body:
-                reply = await gate.in_thread(target.answer, (target, call, body), arrived)
+                reply = await gate.in_thread(_answer, (target, call, body), arrived)
             else:
-                reply = target.answer(target, call, body)
+                question = target.read(target, call, body)
+                if gate.has_company and question.is_plain and len(question.features) <= MOST_ROWS:
+                    answers = await self._batches.predict(question.version, question.features)
+                else:
+                    answers = question.version.predict(question.features, question.names)
+                reply = target.write(call, question, answers)
         except RequestError as error:
             reply = _refuse(error)
         except ClientGoneError:
@@ -135,7 +162,7 @@ class Inference:
             gate.leave()
         more = _more_headers(call, gate.is_draining) if call.trace or gate.is_draining else ()
         is_plain = reply.status == 200 and reply.headers is _PLAIN and not more
-        respond = scope["extensions"].get(EXTENSION) if is_plain and "extensions" in scope else None
+        respond = scope["extensions"].get(RESPOND) if is_plain and "extensions" in scope else None
         if not (respond and respond(reply.body)):
             headers = [*reply.headers, *more, (b"content-length", b"%d" % len(reply.body))]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -146,14 +173,14 @@ class Inference:
     def _find_target(self, call: Call) -> Target:
         """What any other path asks for, refused before the body is read if it is nothing."""
         if call.path == "/invocations":
-            return Target(self._target_model(call.headers), None, self._invoke)
+            return Target(self._target_model(call.headers), None, self._read_invocation, _write_predictions)
         infer = _match_infer(call.path)
         if not infer:
             raise RequestError(404, "not found; the route is /v2/models/<model>/infer")
         model = call.model = find_model(self._catalogue, infer[1])
-        return Target(model, find_version(model, infer[2]) if infer[2] else None, self._infer)
+        return Target(model, find_version(model, infer[2]) if infer[2] else None, self._read, _write)
 
-    def _infer(self, target: Target, call: Call, body: bytes) -> Reply:
+    def _read(self, target: Target, call: Call, body: bytes) -> Question:
         binary = b""
         if _HEADER_LENGTH in call.headers:
             body, binary = split_binary(body, call.headers[_HEADER_LENGTH])
@@ -161,35 +188,21 @@ class Inference:
         call.id = request.id or protocol.new_id()
         version = call.version = target.fixed or target.model.sole or self._choose(target.model, call)
         features = protocol.read_features(request.inputs, version.reader, binary, self._max_rows)
-        names, outputs = version.everything
-        if request.outputs or request.parameters:
-            names, outputs = protocol.select_outputs(request, version.outputs)
-        parts, attached, numbers = protocol.write_outputs(outputs, version.predict(features, names))
-        call.rows = len(features)
-        data = request.inputs[0].data
-        call.captured = Captured(data if data and version.reader.is_number else features, outputs, numbers)
-        if request.parameters and request.parameters.get("explain"):
-            more, more_attached, _ = protocol.write_outputs(EXPLANATION, explain(version, features))
-            parts, attached = parts + more, attached + more_attached
-        json = b'%b%b,"outputs":[%b]}' % (version.answer_prefix, encode(call.id), b",".join(parts))
-        if attached:
-            return Reply(200, json + attached, (_BINARY, (_HEADER_LENGTH, b"%d" % len(json))))
-        return Reply(200, json)
+        data = request.inputs[0].data if version.reader.is_number else None
+        if not request.outputs and not request.parameters:
+            names, outputs = version.everything
+            return Question(version, features, names, outputs, version.can_batch, data)
+        names, outputs = protocol.select_outputs(request, version.outputs)
+        explains = bool(request.parameters and request.parameters.get("explain"))
+        return Question(version, features, names, outputs, False, data, explains)
 
-    def _invoke(self, target: Target, call: Call, body: bytes) -> Reply:
+    def _read_invocation(self, target: Target, call: Call, body: bytes) -> Question:
         # SageMaker hands the caller's inference id over, and gives the custom attributes back to the caller.
         call.id = call.headers.get(b"x-amzn-sagemaker-inference-id", b"").decode("latin-1") or protocol.new_id()
         version = call.version = self._choose(target.model, call)
         features = sagemaker.read_features(body, call.headers, version.reader)
         protocol.check_rows(len(features), self._max_rows)
-        outputs = list(version.outputs.values())
-        answers = version.predict(features, list(version.outputs))
-        _, _, numbers = protocol.write_outputs(outputs, answers)
-        call.rows = len(features)
-        call.captured = Captured(features, outputs, numbers)
-        payload, made = sagemaker.write_predictions(list(version.outputs), answers, call.headers)
-        origin = f"model={target.model.name};version={version.number};id={call.id}".encode("latin-1")
-        return Reply(200, payload, ((b"content-type", made), (b"x-amzn-sagemaker-custom-attributes", origin)))
+        return Question(version, features, *version.everything, version.can_batch)
 
     def _target_model(self, headers: Headers) -> Model:
         if name := headers.get(b"x-amzn-sagemaker-target-model"):
@@ -238,6 +251,36 @@ def choose_version(model: Model, key: str, headers: Headers | None = None) -> Ve
         return model.choose(key, headers)
     except LookupError:
         raise RequestError(503, f"model {model.name!r} is not ready: {model.why}", retry_after_s=5) from None
+
+
+def _answer(target: Target, call: Call, body: bytes) -> Reply:
+    """All of it, where nothing waits for anything."""
+    question = target.read(target, call, body)
+    return target.write(call, question, question.version.predict(question.features, question.names))
+
+
+def _write(call: Call, question: Question, answers: list[Array]) -> Reply:
+    version = question.version
+    parts, attached, numbers = protocol.write_outputs(question.outputs, answers)
+    call.rows = len(question.features)
+    call.captured = Captured(question.data or question.features, question.outputs, numbers)
+    if question.explains:
+        more, more_attached, _ = protocol.write_outputs(EXPLANATION, explain(version, question.features))
+        parts, attached = parts + more, attached + more_attached
+    json = b'%b%b,"outputs":[%b]}' % (version.answer_prefix, encode(call.id), b",".join(parts))
+    if attached:
+        return Reply(200, json + attached, (_BINARY, (_HEADER_LENGTH, b"%d" % len(json))))
+    return Reply(200, json)
+
+
+def _write_predictions(call: Call, question: Question, answers: list[Array]) -> Reply:
+    version = question.version
+    _, _, numbers = protocol.write_outputs(question.outputs, answers)
+    call.rows = len(question.features)
+    call.captured = Captured(question.features, question.outputs, numbers)
+    payload, made = sagemaker.write_predictions(question.names, answers, call.headers)
+    origin = f"model={version.model};version={version.number};id={call.id}".encode("latin-1", "replace")
+    return Reply(200, payload, ((b"content-type", made), (b"x-amzn-sagemaker-custom-attributes", origin)))
 
 
 def _refuse(error: RequestError) -> Reply:

@@ -34,6 +34,9 @@ class Gate:
         self._left = 0
         self._arrived = 0.0
         self._in_pass = False
+        self._in_this_pass = 0
+        self.has_company = False
+        """Whether requests come several at a time: whether the last pass had more than one."""
         self.is_draining = False
         """Whether new requests should go elsewhere."""
 
@@ -54,6 +57,7 @@ class Gate:
             self._left = 0
             self._arrived = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._end_pass)
+        self._in_this_pass += 1
         self._taken += 1
         return self._arrived
 
@@ -104,6 +108,8 @@ class Gate:
             raise RequestError(408, f"the body did not arrive within {self._deadline_s:g} s") from None
 
     def _end_pass(self) -> None:
+        self.has_company = self._in_this_pass > 1
+        self._in_this_pass = 0
         self._in_pass = False
 
     def _too_late(self) -> RequestError:

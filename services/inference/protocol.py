@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from contract.service import INPUT, Datatype
-from services.inference.tensors import Array, Reader, TensorError, encode, to_bytes
+from services.inference.tensors import Array, Reader, TensorError, encode, to_bytes, to_json
 
 Parameters = dict[str, Any]
 
@@ -274,7 +274,7 @@ def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[
     """
     parts, binary, numbers = [], b"", []
     for output, answer in zip(outputs, answers, strict=False):
-        data = encode(answer.ravel().tolist())
+        data = to_json(answer)
         # NaN and infinity are encoded as null; looking for that is cheaper than looking at the numbers.
         if b"null" in data and output.datatype != "BYTES":
             raise RequestError(400, "the model has no finite answer for these features; are they in its range?")

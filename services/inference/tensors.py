@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from contract.service import Datatype
@@ -187,6 +188,13 @@ class Reader:
         bits = 8 * self._dtype.itemsize
         name = self.columns[column] if column < len(self.columns) else column
         return f"row {row}, column {name!r}: the number does not fit {bits} bits ({self.datatype}, finite)"
+
+
+def to_json(array: Array) -> bytes:
+    """The JSON form of an array: its numbers as one list, each as short as its datatype allows; NaN becomes null."""
+    if array.dtype.kind == "O":
+        return encode(array.ravel().tolist())
+    return orjson.dumps(array.ravel(), None, orjson.OPT_SERIALIZE_NUMPY)
 
 
 def to_bytes(array: Array, datatype: Datatype) -> bytes:

@@ -21,7 +21,7 @@ def mlp(*arguments, **environment):
 
 def test_help_names_every_command():
     said = mlp("--help").stdout
-    for command in ("up", "down", "status", "predict", "logs", "train", "submit", "preview"):
+    for command in ("up", "down", "status", "predict", "logs", "train", "run", "new", "submit", "preview"):
         assert f" {command} " in said
 
 
@@ -41,6 +41,18 @@ def test_help_names_every_command():
         (["submit", "digits", "--env", "nowhere"], 1, "unknown environment 'nowhere'"),
         (["submit", "digits", "--backend", "ec2"], 2, "'ec2'; allowed are sagemaker, batch, eks"),
         (["submit", "digits"], 1, "the platform is not up; run `mlp up`"),
+        (["run", "validat", "digits"], 1, "unknown step 'validat'; there are: ingest, validate"),
+        (["run", "validate", "nothing"], 1, "unknown model 'nothing'"),
+        (["run", "validate", "digits"], 1, "the platform is not up; run `mlp up`"),
+        (["new", "Churn", "--task", "regression"], 1, "'Churn' cannot be the name of a model"),
+        (["new", "class", "--task", "regression"], 1, "'class' cannot be the name of a model"),
+        (
+            ["new", "digits", "--task", "regression"],
+            1,
+            "training/models/digits is there already; the models are: anomaly",
+        ),
+        (["new", "churn", "--task", "ranking"], 2, "'ranking' is not"),
+        (["new", "churn"], 2, "Missing option '--task'"),
     ],
 )
 def test_bad_input_is_one_message_and_a_status(arguments, status, said, tmp_path):

@@ -5,7 +5,8 @@ import yaml
 
 from contract import manifest as module
 from contract.errors import PlatformError
-from contract.manifest import Gate, load_manifest, model_names
+from contract.gates import Gate
+from contract.manifest import load_manifest, model_names
 from contract.paths import MODELS
 
 
@@ -39,11 +40,25 @@ def changed(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"trainig": {}}, "unknown key 'trainig'; did you mean 'training'? allowed: compute, data, description"),
+        (
+            {"trainig": {}},
+            "unknown key 'trainig'; did you mean 'training'? allowed: behaviour, compute, data, description, gates",
+        ),
         ({"training__epochs": 0}, "training.epochs: input should be greater than or equal to 1, but it is 0"),
         ({"training__learning_rate": "fast"}, "training.learning_rate: input should be a valid number"),
-        ({"task": "regresion"}, "task: input should be 'classification', but it is 'regresion'"),
-        ({"gates": {"acuracy": {"min": 1}}}, "gates.acuracy"),
+        (
+            {"task": "regresion"},
+            "task: input should be 'classification', 'regression' or 'density', but it is 'regresion'",
+        ),
+        (
+            {"gates": {"acuracy": {"min": 1}}},
+            "gates.acuracy: no such metric for this classification; did you mean 'accuracy'?",
+        ),
+        ({"gates": {"r2": {"min": 0}}}, "allowed: accuracy, macro_f1, log_loss, calibration_error, generalisation_gap"),
+        ({"gates": {"worst_slice": {"min": 0}}, "slices": []}, "it needs `slices`"),
+        ({"slices": [{"column": "size"}]}, "slices: there is no column 'size' in data"),
+        ({"behaviour": {"t": {"kind": "invariance", "change": {"size": {}}}}}, "there is no feature 'size'"),
+        ({"tune": {"space": {"speed": {"min": 1, "max": 2}}}}, "unknown setting 'speed' in the space; allowed: batch"),
         ({"gates": {"accuracy": {}}}, "a gate needs a min, a max or both"),
         ({"gates": {}}, "at least 1 item"),
         ({"split__test": 1.0}, "split.test: input should be less than 1"),

@@ -2,7 +2,7 @@
 
 import json
 
-from infra.guardrails import compute, identity, network, storage, workflows
+from infra.guardrails import compute, identity, network, observability, storage, workflows
 from infra.guardrails.rule import Resource
 
 
@@ -165,6 +165,12 @@ TABLE = {
     "logs-expire": of(compute.LOG_GROUP, {}, {"retentionInDays": 30}),
     "logs-encrypted": of(compute.LOG_GROUP, {}, {"kmsKeyId": ARN}),
     "tagged": of("aws:ec2/vpc:Vpc", {"tags": {"Project": "mlp"}}, {"tags": TAGS}),
+    "metrics-encrypted": of(observability.METRICS, {}, {"kmsKeyArn": ARN}),
+    "metrics-log-failures": of(observability.METRICS, {}, {"loggingConfiguration": {"logGroupArn": ARN}}),
+    "grafana-own-role": of(
+        observability.GRAFANA, {"permissionType": "SERVICE_MANAGED"}, {"permissionType": "CUSTOMER_MANAGED"}
+    ),
+    "grafana-token-short-lived": of(observability.TOKEN, {"secondsToLive": 90 * 86400}, {"secondsToLive": 14 * 86400}),
     "function-size": of(compute.FUNCTION, {"memorySize": 64}, {"memorySize": 1024, "timeout": 10}),
     "fargate-size": of(
         compute.TASK,

@@ -128,6 +128,8 @@ class Invented:
             "keyId": resource.name,
             "repositoryUrl": "repo",
             "apiEndpoint": "https://api",
+            "endpoint": "endpoint",
+            "prometheusEndpoint": "https://metrics/",
         } | resource.inputs
 
 

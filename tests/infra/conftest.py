@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "storage": {"noncurrent_days": 7, "log_days": 30},
     "inference": {"architecture": "arm64"},
     "training": {"backend": "sagemaker"},
+    "observability": {},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
@@ -45,6 +46,7 @@ PROD: dict[str, Any] = {
 EVERYTHING_ON = PROD | {
     "network": {"nat": "per-zone", "endpoints": ["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts"]},
     "data": {"aurora": {"min_acu": 0, "max_acu": 1, "backup_days": 7}, "mlflow": {"size": "Small"}},
+    "observability": {"prometheus": True, "grafana": "managed", "admins": ["12345678-1234-1234-1234-123456789012"]},
     "audit": PROD["audit"] | {"trail": True},
     "training": {
         "image_digest": DIGEST,
@@ -85,10 +87,13 @@ class KnownIds:
             ),
             "aws:lb/targetGroup:TargetGroup": f"arn:aws:elasticloadbalancing:{place}:targetgroup/{resource.name}/1",
             "aws:ecr/repository:Repository": f"arn:aws:ecr:{place}:repository/{resource.inputs.get('name')}",
+            "aws:amp/workspace:Workspace": f"arn:aws:aps:{place}:workspace/{resource.name}",
+            "aws:athena/workgroup:Workgroup": f"arn:aws:athena:{place}:workgroup/{resource.name}",
             "aws:sagemaker/modelPackageGroup:ModelPackageGroup": (
                 f"arn:aws:sagemaker:{place}:model-package-group/{resource.name}"
             ),
             "aws:ec2/securityGroup:SecurityGroup": f"arn:aws:ec2:{place}:security-group/{resource.name}",
+            "aws:ec2/subnet:Subnet": f"arn:aws:ec2:{place}:subnet/{resource.name}",
             "aws:cloudwatch/logGroup:LogGroup": f"arn:aws:logs:{place}:log-group:{resource.inputs.get('name')}",
         }
         computed = {
@@ -104,6 +109,7 @@ class KnownIds:
             "arnSuffix": f"app/{resource.name}",
             "version": "1",
             "endpoint": f"{resource.name}.example.com",
+            "prometheusEndpoint": f"https://aps.example.com/workspaces/{resource.name}/",
             "clusterResourceId": f"cluster-{resource.name}",
             "dnsName": f"{resource.name}.example.com",
             "zoneId": f"Z-{resource.name}",

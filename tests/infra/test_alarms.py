@@ -10,7 +10,9 @@ ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 
 
 def alarms(deployment):
-    return {r.name.removeprefix("acme-test-digits-"): r.inputs for r in deployment.of_type(ALARM)}
+    """The alarms of digits, by what they watch."""
+    of_model = "acme-test-digits-"
+    return {r.name.removeprefix(of_model): r.inputs for r in deployment.of_type(ALARM) if r.name.startswith(of_model)}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_captures_that_wait_too_long_are_an_alarm(build):
 
 def test_one_trouble_is_one_mail(build):
     deployment = build(alerts={"emails": ["a@example.com", "b@example.com"]})
-    (composite,) = deployment.of_type("aws:cloudwatch/compositeAlarm:CompositeAlarm")
+    composite = only(deployment, "aws:cloudwatch/compositeAlarm:CompositeAlarm", "digits")
     assert composite.inputs["alarmRule"] == " OR ".join(
         f'ALARM("acme-test-digits-{what}")' for what in ("errors", "latency", "capture-lag")
     )

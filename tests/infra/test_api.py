@@ -46,7 +46,7 @@ def test_a_model_may_have_limits_of_its_own(build):
     (stage,) = deployment.of_type(STAGE)
     routes = deployment.of_type(ROUTE)
     assert {s["routeKey"]: s["throttlingRateLimit"] for s in stage.inputs["routeSettings"]} == {
-        route.inputs["routeKey"]: 3 for route in routes
+        route.inputs["routeKey"]: 3 for route in routes if "/digits" in route.inputs["routeKey"]
     }
     assert all(route.urn in stage.dependencies for route in routes)  # AWS refuses limits of a route that is not there
 

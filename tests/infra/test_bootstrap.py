@@ -291,7 +291,13 @@ def test_every_arn_is_one_that_its_action_applies_to(deployment):
 @pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
 def test_the_deploy_role_may_make_what_the_environments_are_made_of(deployment, environment):
     may = {action.partition(":")[0] for action in actions(policy_of(deployment, "deploy"))}
-    renamed = {"apigatewayv2": "apigateway", "cognito": "cognito-idp", "kinesis": "firehose", "sfn": "states"}
+    renamed = {
+        "amp": "aps",
+        "apigatewayv2": "apigateway",
+        "cognito": "cognito-idp",
+        "kinesis": "firehose",
+        "sfn": "states",
+    }
     types = {r.type for r in run_environment(environment).resources.values() if r.type.startswith("aws:")}
     services = {type_.removeprefix("aws:").partition("/")[0] for type_ in types}
     assert {renamed.get(service, service) for service in services} <= may

@@ -2,21 +2,35 @@
 
 import json
 
+import polars as pl
+import pytest
+
+from contract.manifest import load_manifest, model_names
 from tests.infra.conftest import PROD, only, statements
+from training.schema import TYPES
 
 AURORA = {"data": {"aurora": {"min_acu": 0, "max_acu": 2, "backup_days": 7}}}
 
 
 def test_each_model_has_a_table_whose_snapshots_are_partitions(build, tmp_path):
     deployment = build()
-    (table,) = deployment.of_type("aws:glue/catalogTable:CatalogTable")
-    assert table.inputs["name"] == "digits"
+    tables = {table.inputs["name"]: table for table in deployment.of_type("aws:glue/catalogTable:CatalogTable")}
+    assert sorted(tables) == model_names()
+    table = tables["digits"]
     assert table.inputs["partitionKeys"] == [{"name": "snapshot", "type": "string"}]
     template = table.inputs["parameters"]["storage.location.template"]
     assert template == "s3://acme-test-curated/digits/snapshot=${snapshot}"
     columns = {column["name"]: column["type"] for column in table.inputs["storageDescriptor"]["columns"]}
-    assert columns.pop("digit") == "bigint"
-    assert columns == {f"pixels_{i}": "float" for i in range(64)}
+    assert columns == {"digit": "bigint"} | {f"pixels_{i}": "bigint" for i in range(64)}
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_a_table_has_the_columns_and_types_of_the_snapshots(build, model):
+    columns = load_manifest(model).data.all_columns
+    (table,) = [t for t in build().of_type("aws:glue/catalogTable:CatalogTable") if t.inputs["name"] == model]
+    hive = {"double": pl.Float64(), "bigint": pl.Int64(), "boolean": pl.Boolean(), "string": pl.String()}
+    described = {column["name"]: hive[column["type"]] for column in table.inputs["storageDescriptor"]["columns"]}
+    assert described == {name: TYPES[column.type] for name, column in columns.items()}
 
 
 def test_queries_cannot_choose_where_their_results_go_or_leave_them_unencrypted(build):

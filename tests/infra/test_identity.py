@@ -2,6 +2,7 @@
 
 import pytest
 
+from contract.manifest import model_names
 from tests.infra.conftest import as_list, only, statements
 
 UNSCOPED = {
@@ -126,6 +127,6 @@ def test_the_monitor_writes_metrics_of_its_own_namespace_only(policies):
 def test_every_role_has_the_boundary_that_the_company_demands(build):
     boundary = "arn:aws:iam::123456789012:policy/boundary"
     bounded = build(permissions_boundary=boundary, data={"mlflow": {}}).of_type("aws:iam/role:Role")
-    assert len(bounded) == 7
+    assert len(bounded) == 4 + 3 * len(model_names())
     assert all(role.inputs["permissionsBoundary"] == boundary for role in bounded)
     assert not any("permissionsBoundary" in role.inputs for role in build().of_type("aws:iam/role:Role"))

@@ -2,6 +2,7 @@
 
 import json
 
+from contract.manifest import model_names
 from contract.service import LiveVersions, ServiceSettings
 from tests.infra.conftest import DIGEST, only
 
@@ -25,9 +26,9 @@ def test_the_function_is_configured_by_the_contract(build):
     settings = ServiceSettings.from_environment(function(deployment)["environment"]["variables"])
     assert settings.models == ("digits",)
     assert settings.max_rows == 9
-    (parameter,) = deployment.of_type("aws:ssm/parameter:Parameter")
-    assert settings.parameter("digits") == parameter.inputs["name"]
-    assert deployment.outputs["models"]["digits"]["live_parameter"] == parameter.inputs["name"]
+    parameters = {parameter.inputs["name"] for parameter in deployment.of_type("aws:ssm/parameter:Parameter")}
+    assert parameters == {settings.parameter(model) for model in model_names()}
+    assert deployment.outputs["models"]["digits"]["live_parameter"] == settings.parameter("digits")
 
 
 def test_without_an_image_a_placeholder_answers_503_and_the_program_says_so(build):
@@ -52,17 +53,15 @@ def test_a_digest_replaces_the_placeholder_under_the_same_name(build):
 
 
 def test_which_versions_are_live_is_not_for_an_up_to_decide(build):
-    (parameter,) = build().of_type("aws:ssm/parameter:Parameter")
-    assert parameter.ignore_changes == ("value",)
-    assert LiveVersions.model_validate_json(parameter.inputs["value"].value).versions == ()
+    for parameter in build().of_type("aws:ssm/parameter:Parameter"):
+        assert parameter.ignore_changes == ("value",)
+        assert LiveVersions.model_validate_json(parameter.inputs["value"].value).versions == ()
 
 
 def test_every_route_authenticates_its_caller(build):
     routes = build().of_type("aws:apigatewayv2/route:Route")
-    assert {route.inputs["routeKey"] for route in routes} == {
-        "ANY /v2/models/digits",
-        "ANY /v2/models/digits/{proxy+}",
-    }
+    paths = [f"ANY /v2/models/{model}{rest}" for model in model_names() for rest in ("", "/{proxy+}")]
+    assert sorted(route.inputs["routeKey"] for route in routes) == sorted(paths)
     assert all(route.inputs["authorizationType"] == "JWT" for route in routes)
 
 
@@ -79,11 +78,8 @@ def test_the_stage_throttles_and_logs(build):
 
 def test_logs_are_encrypted_and_do_not_stay_for_ever(build):
     groups = build().of_type("aws:cloudwatch/logGroup:LogGroup")
-    assert {group.inputs["name"] for group in groups} == {
-        "/acme/test/api/inference",
-        "/acme/test/capture/digits",
-        "/acme/test/inference/digits",
-    }
+    models = {f"/acme/test/{kind}/{model}" for kind in ("capture", "inference") for model in model_names()}
+    assert {group.inputs["name"] for group in groups} == {"/acme/test/api/inference", *models}
     for group in groups:
         assert group.inputs["retentionInDays"] == 14
         assert group.inputs["kmsKeyId"].startswith("arn:aws:kms:")
@@ -97,7 +93,9 @@ def test_log_groups_wait_until_the_key_lets_cloudwatch_use_it(build):
 
 
 def test_only_this_api_may_call_the_function(build):
-    (permission,) = build().of_type("aws:lambda/permission:Permission")
-    assert permission.inputs["principal"] == "apigateway.amazonaws.com"
-    assert permission.inputs["sourceArn"].startswith("arn:aws:execute-api:eu-west-1:123456789012:")
-    assert permission.inputs["sourceArn"].endswith("/*/*/v2/models/digits*")
+    permissions = build().of_type("aws:lambda/permission:Permission")
+    assert all(permission.inputs["principal"] == "apigateway.amazonaws.com" for permission in permissions)
+    arns = sorted(permission.inputs["sourceArn"] for permission in permissions)
+    assert all(arn.startswith("arn:aws:execute-api:eu-west-1:123456789012:") for arn in arns)
+    for arn, model in zip(arns, model_names(), strict=True):
+        assert arn.endswith(f"/*/*/v2/models/{model}*")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from contract.errors import PlatformError
-from infra.regions import endpoint_service, host, is_region, partition, zones
+from infra.regions import endpoint_service, host, is_region, offering, partition, zones
 from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS
 
 ABROAD = {"cn-north-1": ("aws-cn", ["a", "b", "d"]), "us-gov-west-1": ("aws-us-gov", ["a", "b", "c"])}
@@ -36,6 +36,8 @@ def test_no_arn_and_no_host_of_another_partition_is_left(foresee, region):
     expected, letters = ABROAD[region]
     mlflow = json.loads(json.dumps(MLFLOW_ON_ECS).replace("arn:aws:acm:eu-west-1", f"arn:{expected}:acm:{region}"))
     abroad = EVERYTHING_ON | {"network": EVERYTHING_ON["network"] | {"zones": letters}, "data": mlflow}
+    if region not in offering("aps"):
+        abroad |= {"observability": {}}
     seen = False
     for resource in foresee("prod", region=region, **abroad).resources.values():
         text = json.dumps(resource.inputs, default=str)

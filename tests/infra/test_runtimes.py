@@ -195,3 +195,18 @@ def test_what_could_not_run_is_refused_before_anything_is_registered(preview, se
     with pytest.raises(PlatformError) as caught:
         preview(serving=serving, **{"network": NAT, "inference": INFERENCE} | settings)
     assert said in str(caught.value)
+
+
+def test_a_task_has_its_collector_where_metrics_are_collected(build):
+    collected = build(serving=ECS, network=NAT, inference=INFERENCE, observability={"prometheus": True})
+    (task,) = collected.of_type("aws:ecs/taskDefinition:TaskDefinition")
+    service, collector = json.loads(task.inputs["containerDefinitions"])
+    assert (service["essential"], collector["essential"]) == (True, False)
+    (port,) = service["portMappings"]
+    assert f"127.0.0.1:{port['containerPort']}" in collector["environment"][0]["value"]
+    (policy,) = [p for p in collected.of_type("aws:iam/rolePolicy:RolePolicy") if p.name.endswith("digits-metrics")]
+    (statement,) = statements(policy.inputs["policy"])
+    assert statement["Action"] == ["aps:RemoteWrite"]
+    assert check("dev", collected).violations == ()
+    (plain,) = build(serving=ECS, network=NAT, inference=INFERENCE).of_type("aws:ecs/taskDefinition:TaskDefinition")
+    assert len(json.loads(plain.inputs["containerDefinitions"])) == 1

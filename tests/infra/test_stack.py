@@ -3,6 +3,7 @@
 import pulumi_aws
 import pytest
 
+from contract.manifest import model_names
 from contract.outputs import Outputs
 from embedded.project import environments, run_environment
 
@@ -17,7 +18,8 @@ def test_every_shipped_environment_previews(environment):
 def test_the_outputs_are_what_the_contract_says(build):
     outputs = Outputs.model_validate(build().outputs)
     assert outputs.buckets.raw == "acme-test-raw"
-    assert outputs.service_settings.models == tuple(outputs.models)
+    assert outputs.service_settings.models == tuple(model_names())
+    assert sorted(outputs.models) == model_names()
     assert outputs.models["digits"].endpoint == "https://api/v2/models/digits"
 
 
@@ -49,6 +51,7 @@ def test_every_component_is_registered_below_the_stack(preview):
             "catalog",
             "cost",
             "inference",
+            "observability",
         )
     }
     assert all(r.parent != deployment.stack.urn for r in deployment.resources.values() if r.custom)

@@ -141,7 +141,7 @@ def test_queues_smaller_than_one_instance_are_refused(preview):
 
 def test_production_must_tell_somebody(preview):
     with pytest.raises(PlatformError, match=r"ml-platform:alerts\.emails: prod needs at least one"):
-        preview(**PROD | {"alerts": {}})
+        preview(**PROD | {"alerts": {"emails": []}})
 
 
 def test_a_model_of_a_team_without_a_quota_is_refused(preview, monkeypatch):
@@ -151,8 +151,8 @@ def test_a_model_of_a_team_without_a_quota_is_refused(preview, monkeypatch):
     # Another region, so that no earlier preview is taken for this one.
     with pytest.raises(PlatformError) as caught:
         preview("vision", region="eu-central-1")
-    assert "Pulumi.vision.yaml does not fit the models" in str(caught.value)
-    assert "ml-platform:training.sagemaker.teams: there is no quota for the team 'vision'" in str(caught.value)
+    place = "Pulumi.vision.yaml: ml-platform:training.sagemaker.teams"
+    assert f"{place}: there is no quota for the team 'vision'" in str(caught.value)
     assert "there are default" in str(caught.value)
 
 

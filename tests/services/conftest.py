@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import http.server
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -298,3 +300,40 @@ def run_directory(run, tmp_path_factory):
         return run(*arguments, environment={"SM_MODEL_DIR": str(folder), **environment}).wait()
 
     return of
+
+
+class Firehose(http.server.BaseHTTPRequestHandler):
+    """Firehose as it is on a bad day; what it has taken is in `taken`."""
+
+    protocol_version = "HTTP/1.1"
+    plan: list = []
+    taken: list = []
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        behave = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
+        status, answer = behave(body["Records"])
+        content = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+def take(records):
+    Firehose.taken += records
+    return 200, {"FailedPutCount": 0, "RequestResponses": [{"RecordId": "1"} for _ in records]}
+
+
+@pytest.fixture
+def firehose(emulated_aws, monkeypatch):
+    Firehose.taken = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Firehose)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", f"http://127.0.0.1:{server.server_port}")
+    yield Firehose
+    server.shutdown()
+    server.server_close()

@@ -1,12 +1,16 @@
 import base64
+import http.server
 import importlib
 import json
+import os
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from tests.services.conftest import Linear, request
+from tests.services.conftest import ROOT, Linear, request, take
 
 
 def event(method, path, body=None, **more):
@@ -58,3 +62,109 @@ def test_versions_are_followed_from_request_to_request(lambda_handler, cloud):
     while json.loads(lambda_handler.handler(infer, None)["body"])["model_version"] != "2":
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.fixture
+def run_cold(tmp_path):
+    """A cold start in a process of its own, with a model in a directory; what it prints as JSON lines."""
+
+    def of(code, **environment):
+        for name, content in Linear().files().items():
+            (tmp_path / name).write_bytes(content)
+        known = {name: value for name, value in os.environ.items() if not name.startswith("MLP_")}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=known | {"SM_MODEL_DIR": str(tmp_path), "EVENT": json.dumps(INFER)} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return of
+
+
+INFER = event("POST", "/v2/models/digits/infer", json.dumps(request([1, 2, 3, 4])))
+PREDICT = """
+import json, os
+from services.inference.lambda_handler import handler
+assert handler(json.loads(os.environ["EVENT"]), None)["statusCode"] == 200
+"""
+
+
+def test_metrics_are_printed_for_cloudwatch(run_cold):
+    (line,) = run_cold(PREDICT)
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "ml-platform/inference"
+    assert directive["Dimensions"] == [["model"], ["model", "version"]]
+    assert [of["Name"] for of in directive["Metrics"]] == [
+        "mlp_requests",
+        "mlp_errors",
+        "mlp_request_seconds",
+        "mlp_rows",
+    ]
+    assert (line["model"], line["version"], line["code"]) == ("digits", "1", 200)
+    assert (line["mlp_requests"], line["mlp_errors"], line["mlp_rows"]) == (1, 0, 1)
+    assert 0 < line["mlp_request_seconds"][0] < 5
+    assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
+
+
+def test_a_cold_start_loads_no_framework(run_cold):
+    heavy = ["fastapi", "uvicorn", "boto3", "botocore", "torch", "opentelemetry.sdk", "pandas"]
+    code = PREDICT + f"import sys; print(json.dumps([name for name in {heavy} if name in sys.modules]))"
+    assert run_cold(code)[-1] == []
+
+
+def test_captured_lines_are_sent_after_the_answer(run_cold, firehose):
+    """An extension API that gives one event, and a Firehose that is asked before the next event is."""
+    order, firehose.plan = [], [take]
+
+    class Api(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            order.append("register")
+            self.answer()
+
+        def do_GET(self):
+            order.append(f"next, {len(firehose.taken)} sent")
+            if len(order) > 2:
+                done.set()
+                time.sleep(30)
+            self.answer()
+
+        def answer(self):
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            self.send_response(200)
+            self.send_header("Lambda-Extension-Identifier", "me")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    done = threading.Event()
+    api = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    api.daemon_threads = True
+    threading.Thread(target=api.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{api.server_port}"
+    run_cold(PREDICT + "import time; time.sleep(2)", AWS_LAMBDA_RUNTIME_API=host, MLP_CAPTURE_STREAM="s")
+    assert done.wait(5)
+    api.shutdown()
+    api.server_close()
+    assert order == ["register", "next, 0 sent", "next, 1 sent"]
+
+
+def test_a_hanging_ssm_delays_no_request_for_long(lambda_handler, cloud):
+    infer = event("POST", "/v2/models/digits/infer", json.dumps(request([1, 2, 3, 4])))
+    hang = threading.Event()
+    follower = lambda_handler._app.follower
+    follower._read = lambda name: hang.wait(10)
+    follower._refreshed = float("-inf")
+    for _ in range(3):
+        began = time.monotonic()
+        assert lambda_handler.handler(infer, None)["statusCode"] == 200
+        assert time.monotonic() - began < 1
+    hang.set()

@@ -76,7 +76,7 @@ def test_fast_requests_have_a_bounded_queue_too(run_directory):
 
 def test_a_request_is_answered_by_its_deadline(run_directory):
     running = run_directory(SLOW, MLP_DEADLINE_MS="150")
-    answers = flood(running, 16)
+    answers = flood(running, 64)  # more than a fast machine, too, can answer within the deadline
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses[504] > 0
     assert statuses.keys() <= {200, 504}

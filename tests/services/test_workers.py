@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.services.conftest import Linear, wait_until
+from tests.services.conftest import Linear, free_port, wait_until
 
 
 def workers_of(running):
@@ -108,3 +108,13 @@ def test_a_supervisor_that_dies_takes_its_workers_along(running):
     running.process.kill()
     running.process.wait()
     wait_until(lambda: not any(lives(worker) for worker in workers))
+
+
+def test_the_metrics_can_have_a_port_of_their_own(run_directory):
+    port = free_port()
+    running = run_directory(Linear(), MLP_WORKERS="2", MLP_METRICS_PORT=str(port))
+    assert running.infer().status_code == 200
+    url = f"http://127.0.0.1:{port}/metrics"
+    line = 'mlp_requests_total{code="200",model="digits",version="1"} 1.0'
+    wait_until(lambda: line in httpx.get(url).text)
+    assert running.client.get("/metrics").status_code == 404

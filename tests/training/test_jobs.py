@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from contract.errors import PlatformError
-from contract.manifest import Compute
 from contract.outputs import Outputs
+from contract.training import Compute
 from embedded.aws import EmulatedAws
 from embedded.project import read_config, run_environment
 from embedded.state import State

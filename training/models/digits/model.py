@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from contract.data import Data
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -17,21 +19,21 @@ class Network(nn.Module):
     Scaling is part of the network, so that training and serving cannot differ in it.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, channels: int, width: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1, bias=False),
-            nn.BatchNorm2d(16),
+            nn.Conv2d(1, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
             nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(2 * channels),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(32 * (SIDE // 2) ** 2, 64),
+            nn.Dropout(dropout),
+            nn.Linear(2 * channels * (SIDE // 2) ** 2, width),
             nn.ReLU(),
-            nn.Linear(64, classes),
+            nn.Linear(width, classes),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -48,9 +50,11 @@ class Network(nn.Module):
         return scores
 
 
-def network(classes: int) -> nn.Module:
+def network(data: Data, channels: int = 16, width: int = 64, dropout: float = 0.3) -> nn.Module:
     """The untrained network."""
-    return Network(classes)
+    assert data.target
+    assert data.target.classes
+    return Network(data.target.classes, channels, width, dropout)
 
 
 def raw_data() -> "pl.DataFrame":

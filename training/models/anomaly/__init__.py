@@ -1,0 +1,1 @@
+"""Tells how unusual a measurement of cell nuclei is."""

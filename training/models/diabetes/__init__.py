@@ -1,0 +1,1 @@
+"""Predicts how a diabetes progresses within a year."""
