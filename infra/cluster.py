@@ -20,6 +20,8 @@ from infra.versions import ADDONS, KUBERNETES, NODE_RELEASE, Chart
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 INSIGHTS = ("application", "dataplane", "host", "performance")
 """The log groups of Container Insights: what jobs print, and what their nodes say."""
+ROLES = {"vpc-cni": "vpc-cni", "amazon-cloudwatch-observability": "insights", "aws-fsx-csi-driver": "fsx-csi"}
+"""What the roles of add-ons are called, in which those that need one act in AWS."""
 USER_DATA = f"""MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="BOUNDARY"
 
@@ -34,6 +36,39 @@ spec:
       maxPods: {SYSTEM_PODS}
 --BOUNDARY--
 """
+
+
+def group(team: str) -> str:
+    """The Kubernetes group of a team's members."""
+    return f"team-{team}"
+
+
+def pod_security() -> dict[str, str]:
+    """Labels of a namespace in which pods keep to the restricted standard, as this Kubernetes has it."""
+    mode = "pod-security.kubernetes.io"
+    return {f"{mode}/enforce": "restricted", f"{mode}/enforce-version": f"v{KUBERNETES}"}
+
+
+def custom(
+    name: str,
+    api: str,
+    kind: str,
+    metadata: Mapping[str, Any],
+    content: Mapping[str, Any],
+    opts: pulumi.ResourceOptions,
+) -> pulumi.CustomResource:
+    """A custom resource, also of a kind that has no `spec` (which `kubernetes.apiextensions.CustomResource` wants).
+
+    Args:
+        name: of the resource in Pulumi.
+        api: group and version.
+        kind: of the object.
+        metadata: of the object.
+        content: what it has beside these, such as its `spec`.
+        opts: options, which name the cluster's provider, and what brings the definition of the kind.
+    """
+    properties = {"apiVersion": api, "kind": kind, "metadata": dict(metadata), **content}
+    return pulumi.CustomResource(f"kubernetes:{api}:{kind}", name, properties, opts)
 
 
 @dataclass
@@ -69,7 +104,7 @@ class Cluster(pulumi.ComponentResource):
         self.name = self._naming("training")
         self.cluster = self._control_plane()
         self.security_group_id = self.cluster.vpc_config.apply(lambda vpc: str(vpc.cluster_security_group_id))
-        self.provider = self._provider(self._admit())
+        self.provider = self._way_in(self._admit())
         agent = self._addon("eks-pod-identity-agent", [])
         # Without them a node does not become ready. They stay until the nodes have gone: a network interface that
         # nobody detaches keeps its subnet, and so the VPC, from being deleted.
@@ -97,8 +132,9 @@ class Cluster(pulumi.ComponentResource):
             accounts: by a name for each, the namespace and the name of a service account.
             opts: options of the role and of its associations.
         """
-        role = self._on.role(what, PODS, statements, opts)
-        return [
+        role, policy = self._on.role_and_policy(what, PODS, statements, opts)
+        # The policy, too: a controller that loses its permissions first leaves behind what it made.
+        return [policy] + [
             aws.eks.PodIdentityAssociation(
                 self._naming(f"{what}-{name}" if name else what),
                 cluster_name=self.cluster.name,
@@ -148,7 +184,8 @@ class Cluster(pulumi.ComponentResource):
         public = self._args.settings.public_access_cidrs
         # EKS would make the log group itself, one that is not encrypted and never forgets.
         logs = self._on.log_group("eks", self._child, f"/aws/eks/{self.name}/cluster")
-        role = self._on.role("eks", "eks.amazonaws.com", cluster_policies.control_plane(self._on), self._child)
+        statements = cluster_policies.control_plane(self._on)
+        role, policy = self._on.role_and_policy("eks", "eks.amazonaws.com", statements, self._child)
         return aws.eks.Cluster(
             self.name,
             name=self.name,
@@ -168,7 +205,7 @@ class Cluster(pulumi.ComponentResource):
             upgrade_policy={"support_type": "STANDARD"},  # extended support costs six times as much
             deletion_protection=self._on.protect,
             tags={"Name": self.name},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[logs], protect=self._on.protect),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[logs, policy], protect=self._on.protect),
         )
 
     def role_arn(self, role: str) -> pulumi.Input[str]:
@@ -178,16 +215,23 @@ class Cluster(pulumi.ComponentResource):
         return arn("iam", self._on.region, self._on.storage.account_id, f"role/{role}", everywhere=True)
 
     def _admit(self) -> list[pulumi.Resource]:
-        """Give the administrators all rights; what Pulumi makes in the cluster waits for that."""
+        """Let in administrators, with all rights, and the teams' members; what Pulumi makes waits for the former."""
         policy = arn(
             "eks", self._on.region, "aws", "cluster-access-policy/AmazonEKSClusterAdminPolicy", everywhere=True
         )
         granted: list[pulumi.Resource] = []
-        for role in self._args.settings.admins:
-            name = self._naming(f"admin-{role.rpartition('/')[2]}")
+        for role, groups in self._groups().items():
+            admin = role in self._args.settings.admins
+            name = self._naming(f"{'admin' if admin else 'member'}-{role.rpartition('/')[2]}")
             entry = aws.eks.AccessEntry(
-                name, cluster_name=self.cluster.name, principal_arn=self.role_arn(role), opts=self._child
+                name,
+                cluster_name=self.cluster.name,
+                principal_arn=self.role_arn(role),
+                kubernetes_groups=groups,
+                opts=self._child,
             )
+            if not admin:
+                continue
             granted.append(
                 aws.eks.AccessPolicyAssociation(
                     name,
@@ -200,7 +244,15 @@ class Cluster(pulumi.ComponentResource):
             )
         return granted
 
-    def _provider(self, granted: list[pulumi.Resource]) -> kubernetes.Provider:
+    def _groups(self) -> dict[str, list[str]]:
+        """Each role that is let in, with the groups of its teams: a role has one access entry, whatever it may do."""
+        settings = self._args.settings
+        return {role: [] for role in settings.admins} | {
+            role: [group(team) for team, each in settings.teams.items() if role in each.members]
+            for role in sorted({*settings.admins, *(role for team in settings.teams.values() for role in team.members)})
+        }
+
+    def _way_in(self, granted: list[pulumi.Resource]) -> kubernetes.Provider:
         """The way in: a token is asked for at each run, so the state holds none."""
         return kubernetes.Provider(
             self.name,
@@ -251,30 +303,35 @@ class Cluster(pulumi.ComponentResource):
         addon: str,
         after: Iterable[pulumi.Resource],
         values: Mapping[str, Any] | None = None,
-        role: tuple[str, aws.iam.Role] | None = None,
+        account: str = "",
+        statements: list[dict[str, Any]] | None = None,
     ) -> aws.eks.Addon:
-        """An add-on, of the pinned version; `role` is a service account of it and what it may be in AWS."""
+        """An add-on of the pinned version: what it waits for, its settings, what a service account of it may do."""
+        after, associations = list(after), None
+        if statements:
+            role, policy = self._on.role_and_policy(ROLES[addon], PODS, statements, self._child)
+            associations = [{"service_account": account, "role_arn": role.arn}]
+            after.append(policy)
         return aws.eks.Addon(
             self._naming(addon),
             cluster_name=self.cluster.name,
             addon_name=addon,
             addon_version=ADDONS[addon],
             configuration_values=json.dumps(values) if values else None,
-            pod_identity_associations=[{"service_account": role[0], "role_arn": role[1].arn}] if role else None,
+            pod_identity_associations=associations,
             # What somebody changed by hand is put back.
             resolve_conflicts_on_create="OVERWRITE",
             resolve_conflicts_on_update="OVERWRITE",
-            opts=pulumi.ResourceOptions(parent=self, depends_on=list(after)),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
 
     def _network_plugin(self) -> aws.eks.Addon:
         """Pods get addresses by whole prefixes, which makes them start fast, and network policies are enforced."""
-        role = self._on.role("vpc-cni", PODS, cluster_policies.network_plugin(self._on), self._child)
         values = {
             "env": {"ENABLE_PREFIX_DELEGATION": "true", "WARM_PREFIX_TARGET": "1"},
             "enableNetworkPolicy": "true",
         }
-        return self._addon("vpc-cni", [], values, ("aws-node", role))
+        return self._addon("vpc-cni", [], values, "aws-node", cluster_policies.network_plugin(self._on))
 
     def _system_nodes(self, after: list[pulumi.Resource]) -> aws.eks.NodeGroup:
         name, settings = self._naming("system"), self._args.settings.system
@@ -303,7 +360,8 @@ class Cluster(pulumi.ComponentResource):
             user_data=base64.b64encode(USER_DATA.encode()).decode(),
             opts=self._child,
         )
-        role = self._on.role("eks-system", "ec2.amazonaws.com", cluster_policies.node(self._on), self._child)
+        statements = cluster_policies.node(self._on)
+        role, policy = self._on.role_and_policy("eks-system", "ec2.amazonaws.com", statements, self._child)
         return aws.eks.NodeGroup(
             name,
             cluster_name=self.cluster.name,
@@ -321,7 +379,13 @@ class Cluster(pulumi.ComponentResource):
             },
             update_config={"max_unavailable": 1},
             node_repair_config={"enabled": True},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=after, ignore_changes=["scalingConfig.desiredSize"]),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # The way out of the network stays until the nodes have gone: through it Karpenter, which runs on them,
+                # stops the instances that it started. One that is left behind keeps the VPC from being deleted.
+                depends_on=[*after, policy, self._on.network],
+                ignore_changes=["scalingConfig.desiredSize"],
+            ),
         )
 
     def _insights(self, nodes: aws.eks.NodeGroup) -> None:
@@ -330,13 +394,11 @@ class Cluster(pulumi.ComponentResource):
             self._on.log_group(f"eks/{what}", self._child, f"/aws/containerinsights/{self.name}/{what}")
             for what in INSIGHTS
         ]
-        role = self._on.role(
-            "insights", PODS, cluster_policies.logs_and_metrics(self._on, [g.name for g in groups]), self._child
-        )
+        statements = cluster_policies.logs_and_metrics(self._on, [group.name for group in groups])
         values = {
             "containerLogs": {"enabled": True},
             "containerInsights": {"enabled": True},
             "dcgmExporter": {"enabled": not self._args.prometheus},
             "applicationSignals": {"enabled": False},
         }
-        self._addon("amazon-cloudwatch-observability", [nodes, *groups], values, ("cloudwatch-agent", role))
+        self._addon("amazon-cloudwatch-observability", [nodes, *groups], values, "cloudwatch-agent", statements)

@@ -146,6 +146,8 @@ def karpenter(
             ["iam:GetInstanceProfile"],
             arn("iam", on.region, on.storage.account_id, "instance-profile/*", everywhere=True),
         ),
+        # It looks for profiles that it made itself once, to tidy up; AWS knows no narrower resource for that.
+        allow(["iam:ListInstanceProfiles"], "*"),
         allow(["eks:DescribeCluster"], on.arn("eks", f"cluster/{cluster}")),
         allow(["ssm:GetParameter"], arn("ssm", on.region, "", "parameter/aws/service/*")),
         allow(["pricing:GetProducts"], "*"),  # AWS knows no narrower resource for it

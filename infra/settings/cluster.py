@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from contract.manifest import Team
 from contract.strict import Strict
+from contract.training import Team
 from infra.instances import EFA, INSTANCES, REGIONS, family_types, offered, problem
 from infra.settings.network import NetworkSettings
 from infra.settings.section import Place, Section
@@ -16,7 +16,9 @@ from infra.settings.section import Place, Section
 PoolName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9]{0,19}$")]
 PriorityName = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9-]{0,30}[a-z0-9]$")]
 Zone = Annotated[str, StringConstraints(pattern="^[a-f]$")]
-Role = Annotated[str, StringConstraints(pattern=r"^(arn:[\w-]+:iam::\d{12}:role/)?[\w+=,.@/-]{1,512}$")]
+Role = Annotated[
+    str, StringConstraints(pattern=r"^(arn:[a-z-]+:iam::\d{12}:role/)?[A-Za-z0-9_+=,.@/-]+$", max_length=256)
+]
 """Name of a role of the account, or the ARN of one; not a user's, nor that of a session (`arn:aws:sts::...`)."""
 Reservation = Annotated[str, StringConstraints(pattern="^cr-[0-9a-f]{8,17}$")]
 
@@ -103,6 +105,10 @@ class NodePool(Strict):
         """What one instance of a type counts towards the limit: GPUs, or vCPUs."""
         return INSTANCES[type_].gpus if self.gpu else INSTANCES[type_].vcpus
 
+    def interfaces(self, type_: str) -> int:
+        """EFA interfaces that jobs get on a node of a type."""
+        return EFA.get(type_, 0) if self.efa else 0
+
     @property
     def max_nodes(self) -> int:
         """The most nodes that the limit allows: if all of them are of the smallest type."""
@@ -111,7 +117,7 @@ class NodePool(Strict):
     @property
     def addresses(self) -> int:
         """Addresses that all nodes take: their own, their EFA interfaces', and whole prefixes for pods, one spare."""
-        efa = max((EFA.get(type_, 0) for type_ in self.types), default=0) if self.efa else 0
+        efa = max(map(self.interfaces, self.types))
         return self.max_nodes * (1 + efa + _pod_addresses(self.pods_per_node))
 
     def mistakes(self, place: Place) -> Iterator[str]:
@@ -202,6 +208,8 @@ class ClusterSettings(Section):
 
     def misfits(self, network: NetworkSettings) -> Iterator[str]:
         """What does not go together with the network, each beginning with the key within the section."""
+        if self.lustre and network.existing:
+            yield "lustre: it goes into the subnet of its zone, which is not known of network.existing; leave it out"
         for key, zone in self._zones():
             if network.existing is None and zone not in network.zones:
                 yield f"{key}: the network has no zone {zone}; network.zones are {', '.join(network.zones)}"
@@ -240,7 +248,7 @@ class ClusterSettings(Section):
     def most_gpus(self, team: str) -> int:
         """The most GPUs that one job of a team can get: its own of a pool, and the others' if it may borrow."""
         sharing = self.teams.values() if self.teams[team].borrow else [self.teams[team]]
-        gpus = [name for name, pool in self.pools.items() if pool.gpu]
+        gpus = [name for name in self.teams[team].quota if self.pools[name].gpu]
         return max((sum(each.quota.get(name, 0) for each in sharing) for name in gpus), default=0)
 
 
