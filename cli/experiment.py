@@ -78,7 +78,7 @@ def experiment(
         return
     _print(name, versions)
     progress.print(
-        f"[dim]{test}, level {statistics.ALPHA} after Holm's correction, at least {statistics.MIN_LABELS} labelled rows "
+        f"[dim]{test}, level {statistics.ALPHA} after Holm's correction, at least {statistics.MIN_LABELS} labels "
         f"each; in brackets 95% confidence intervals[/dim]"
     )
 

@@ -6,7 +6,9 @@ from contract.outputs import ModelOutputs
 from contract.service import LiveVersions
 
 
-def rollback(model: Model, environment: Environment = "local", no_wait: NoWait = False, as_json: AsJson = False) -> None:
+def rollback(
+    model: Model, environment: Environment = "local", no_wait: NoWait = False, as_json: AsJson = False
+) -> None:
     """Go back to the versions and weights before the last change; twice goes back twice.
 
     A version that was rejected since, or whose artifact is gone, is not brought back.

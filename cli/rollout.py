@@ -1,4 +1,4 @@
-"""What `mlp deploy`, `mlp promote` and `mlp rollback` share: change what is live, and wait for the service to follow."""
+"""What `mlp deploy`, `mlp promote` and `mlp rollback` share: change what is live, and wait for the service."""
 
 import json
 import os

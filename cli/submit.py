@@ -36,7 +36,11 @@ def submit(
     manifest = load_manifest(model)
     if backend is not None and backend not in jobs.BACKENDS:
         raise typer.BadParameter(f"{backend!r}; allowed are {', '.join(jobs.BACKENDS)}", param_hint="--backend")
-    outputs = _planned(environment) if dry_run else environment_outputs(environment, f"mlp submit {model} --env {environment}")
+    outputs = (
+        _planned(environment)
+        if dry_run
+        else environment_outputs(environment, f"mlp submit {model} --env {environment}")
+    )
     training = jobs.training_of(outputs)
     chosen = backend or training.backend
     job = jobs.Job(jobs.job_name(training, model, step), model, step, manifest.compute, array)

@@ -61,6 +61,8 @@ class EksTeam(Strict):
     namespace: str
     queue: str
     service_account: str
+    pools: tuple[str, ...]
+    """Of which it has a quota."""
 
 
 class EksOutputs(LimitOutputs):
@@ -68,6 +70,12 @@ class EksOutputs(LimitOutputs):
 
     cluster: str
     teams: dict[str, EksTeam]
+    pools: dict[str, dict[str, int]]
+    """By pool and instance type, the EFA interfaces of a node."""
+    priorities: tuple[str, ...] = ()
+    """That a job may have instead of none."""
+    lake: bool = False
+    """Whether teams see the curated bucket as a file system."""
 
 
 class TrainingOutputs(Strict):

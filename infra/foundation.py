@@ -44,20 +44,25 @@ class Foundation:
             statements: what it may do, from `infra.policies.allow`.
             opts: options of the role and its policy.
         """
+        return self.role_and_policy(what, service, statements, opts)[0]
+
+    def role_and_policy(
+        self, what: str, service: str, statements: Sequence[dict[str, Any]], opts: pulumi.ResourceOptions
+    ) -> tuple[aws.iam.Role, aws.iam.RolePolicy]:
+        """As `role`, with the policy: for what has to keep its permissions until it is deleted itself."""
         role = aws.iam.Role(
             self.naming(what),
             assume_role_policy=trust(service, None if service in UNNAMED else self.storage.account_id),
             permissions_boundary=self.permissions_boundary,
             opts=opts,
         )
-        aws.iam.RolePolicy(self.naming(what), role=role.id, policy=document(*statements), opts=opts)
-        return role
+        return role, aws.iam.RolePolicy(self.naming(what), role=role.id, policy=document(*statements), opts=opts)
 
-    def log_group(self, what: str, opts: pulumi.ResourceOptions) -> aws.cloudwatch.LogGroup:
-        """A log group `/<prefix>/<environment>/<what>`, encrypted, that forgets."""
+    def log_group(self, what: str, opts: pulumi.ResourceOptions, name: str | None = None) -> aws.cloudwatch.LogGroup:
+        """A log group, encrypted, that forgets: `/<prefix>/<environment>/<what>`, or one whose name AWS gives."""
         return aws.cloudwatch.LogGroup(
             self.naming(what.replace("/", "-")),
-            name=self.naming.path(what),
+            name=name or self.naming.path(what),
             retention_in_days=self.log_retention_days,
             kms_key_id=self.storage.key_arn,
             opts=opts,

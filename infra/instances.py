@@ -194,3 +194,24 @@ def problem(type_: str, region: str) -> str | None:
 def offered(type_: str, region: str) -> bool:
     """Whether a region has a type's family."""
     return region not in _KNOWN or region in REGIONS[family(type_)]
+
+
+EFA: dict[str, int] = {
+    **dict.fromkeys(("g4dn.8xlarge", "g4dn.12xlarge", "g4dn.16xlarge"), 1),
+    **{f"{name}.{size}xlarge": 1 for name in ("g5", "g6", "g6e") for size in (8, 12, 16, 24, 48)},
+    "g6e.24xlarge": 2,
+    "g6e.48xlarge": 4,
+    "p4d.24xlarge": 4,
+    "p4de.24xlarge": 4,
+    "p5.4xlarge": 1,
+    "p5.48xlarge": 32,
+    "p5e.48xlarge": 32,
+    "p5en.48xlarge": 16,
+    "p6-b200.48xlarge": 8,
+}
+"""How many EFA interfaces a type has; those that are not here have none."""
+
+
+def family_types(name: str) -> tuple[str, ...]:
+    """The instance types of a family such as `g5`, or the one type that is named."""
+    return tuple(type_ for type_ in INSTANCES if name in (type_, family(type_)))

@@ -56,7 +56,7 @@ class Observability(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:Observability", name, None, opts)
         self._on, self._args = foundation, args
         self._child = pulumi.ResourceOptions(parent=self)
-        gpus = args.gpus | ({"eks"} if args.cluster else frozenset[Backend]())
+        gpus: frozenset[Backend] = args.gpus | {"eks"} if args.cluster else args.gpus
         self._platform = Platform(
             foundation.naming, foundation.region, args.limits, tuple(args.models), gpus, args.monthly_usd
         )

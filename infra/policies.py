@@ -5,6 +5,9 @@ from typing import Any
 
 import pulumi
 
+PODS = "pods.eks.amazonaws.com"
+"""The service that takes a role on for a pod (EKS Pod Identity)."""
+
 Strings = pulumi.Input[str] | Sequence[pulumi.Input[str]]
 
 
@@ -39,7 +42,10 @@ def trust(service: str, account_id: pulumi.Input[str] | None = None) -> pulumi.O
         account_id: the account for which it acts, where the service says so (not all do: Lambda does not); it keeps
             others from having the service use the role on their behalf.
     """
-    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": "sts:AssumeRole"}
+    actions: Any = "sts:AssumeRole"
+    if service == PODS:
+        actions = ["sts:AssumeRole", "sts:TagSession"]  # a session's tags say which cluster and pod it is of
+    statement: dict[str, Any] = {"Effect": "Allow", "Principal": {"Service": service}, "Action": actions}
     if account_id is not None:
         statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account_id}}
     return document(statement)

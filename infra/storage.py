@@ -31,6 +31,8 @@ class StorageArgs:
     settings: StorageSettings
     region: str
     protect: bool
+    lustre: bool = False
+    """Whether a file system of FSx is linked to the lake, and so reads what the key encrypts."""
 
 
 class Storage(pulumi.ComponentResource):
@@ -79,10 +81,10 @@ class Storage(pulumi.ComponentResource):
         self.account_id = key.arn.apply(lambda key: key.split(":")[4])
         region = self._args.region
         root = arn("iam", region, self.account_id, "root", everywhere=True)
-        groups = [
-            arn("logs", region, self.account_id, f"log-group:{name}*")
-            for name in (self._naming.path(""), f"{FIREWALLS}{self._naming('')}")
-        ]
+        # EKS names its log groups itself: after its cluster, whose name begins as all names here.
+        services = ["/aws/eks/", "/aws/containerinsights/", FIREWALLS]
+        named = [self._naming.path(""), *(f"{service}{self._naming('')}" for service in services)]
+        groups = [arn("logs", region, self.account_id, f"log-group:{name}*") for name in named]
         alarms = arn("cloudwatch", region, self.account_id, f"alarm:{self._naming('')}*")
         workspaces = arn("aps", region, self.account_id, "workspace/*")
         self._trails = arn("cloudtrail", region, self.account_id, f"trail/{self._naming('')}*")
@@ -122,11 +124,24 @@ class Storage(pulumi.ComponentResource):
                     condition={"ArnLike": {"aws:SourceArn": workspaces}},
                     sid="Prometheus",
                 ),
+                *self._lustre(),
             ),
             opts=self._child,
         )
         self.key_arn = pulumi.Output.all(key.arn, policy.urn).apply(lambda values: str(values[0]))
         return key
+
+    def _lustre(self) -> list[dict[str, Any]]:
+        """The role with which FSx reads and writes the lake is made by FSx, when the first file system is linked."""
+        if not self._args.lustre:
+            return []
+        region = self._args.region
+        roles = "role/aws-service-role/s3.data-source.lustre.fsx.amazonaws.com/*"
+        condition = {
+            "StringEquals": {"kms:ViaService": host("s3", region), "kms:CallerAccount": self.account_id},
+            "ArnLike": {"aws:PrincipalArn": arn("iam", region, self.account_id, roles, everywhere=True)},
+        }
+        return [allow(["kms:Decrypt", "kms:GenerateDataKey*"], "*", condition, {"AWS": "*"}, sid="Lustre")]
 
     def _bucket(self, what: str) -> aws.s3.Bucket:
         name = self._naming(what)

@@ -31,7 +31,8 @@ check(settings, models)
 naming = Naming.of(settings, models)
 tag_everything(naming)
 
-storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect), naming)
+lustre = bool(settings.cluster and settings.cluster.lustre)
+storage = Storage("storage", StorageArgs(settings.storage, settings.region, settings.protect, lustre), naming)
 network = Network("network", NetworkArgs(settings.network, settings.region, storage.log_delivery_arn), naming)
 images = ["inference", "training"] + ["mlflow"] * bool(settings.data.mlflow and settings.data.mlflow.ecs)
 registry = Registry(
@@ -56,8 +57,20 @@ notifications = Notifications(
 training = Training("training", TrainingArgs(settings.training, identity.training, notifications.topic_arn), foundation)
 batch = None
 if settings.training.batch:
-    args = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
-    batch = Batch("batch", args, foundation)
+    queues = BatchArgs(settings.training.batch, training, settings.training.idle_minutes, notifications.topic_arn)
+    batch = Batch("batch", queues, foundation)
+compute = None
+if settings.cluster:
+    from infra.compute import Compute, ComputeArgs  # Kubernetes' package is loaded only where it is used
+
+    args = ComputeArgs(
+        settings.cluster,
+        settings.network.zones,
+        settings.observability.prometheus,
+        settings.training.idle_minutes,
+        notifications.topic_arn,
+    )
+    compute = Compute("compute", args, foundation)
 catalog = Catalog("catalog", CatalogArgs(models, storage, settings.storage.force_destroy), naming)
 database, tracking = None, None
 if settings.data.aurora:
@@ -81,7 +94,8 @@ observability = Observability(
         catalog,
         settings.budget.monthly_usd,
         notifications.topic_arn,
-        gpus=gpu_backends(settings.training),
+        compute.watched if compute else None,
+        gpu_backends(settings.training),
     ),
     foundation,
 )
@@ -117,5 +131,5 @@ pulumi.export(
         for name in models
     },
 )
-pulumi.export("training", training.outputs(batch.outputs() if batch else None))
+pulumi.export("training", training.outputs(batch.outputs() if batch else None, compute.outputs() if compute else None))
 pulumi.export("service", inference.service_settings(*models).environment())

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from contract import kubernetes
 from contract.errors import PlatformError
-from contract.outputs import BatchOutputs, InstanceOutputs, LimitOutputs, Outputs, TrainingOutputs
+from contract.outputs import BatchOutputs, EksOutputs, InstanceOutputs, LimitOutputs, Outputs, TrainingOutputs
 from contract.training import Compute
 
 BACKENDS = ("sagemaker", "batch", "eks")
@@ -111,6 +112,12 @@ def _mistakes(job: Job, limits: LimitOutputs, backend: str) -> Iterator[str]:
             f"compute: no instance type has {compute.gpus} GPUs, {compute.vcpus} vCPUs and {compute.memory_gib} GiB "
             f"for it; allowed are {types}"
         )
+    elif isinstance(limits, EksOutputs) and compute.team in limits.teams and _pool(compute, limits) is None:
+        own = ", ".join(limits.teams[compute.team].pools)
+        yield (
+            f"compute: no pool of the team {compute.team!r} has nodes with {compute.gpus} GPUs, {compute.vcpus} vCPUs "
+            f"and {compute.memory_gib} GiB for it; it has a quota of {own}"
+        )
     elif isinstance(limits, BatchOutputs):
         vcpus = compute.instances * limits.instance_types[fitting[0]].vcpus
         if vcpus > limits.max_vcpus:
@@ -132,6 +139,15 @@ def _fitting(compute: Compute, limits: LimitOutputs, backend: str) -> list[str]:
         and size.memory_gib * share >= compute.memory_gib
     ]
     return [name for *_, name in sorted(large_enough)]
+
+
+def _pool(compute: Compute, eks: EksOutputs) -> tuple[str, int] | None:
+    """The pool of the team's with the smallest nodes that are large enough, and their EFA interfaces."""
+    for type_ in _fitting(compute, eks, "eks"):
+        for pool in eks.teams[compute.team].pools:
+            if type_ in eks.pools[pool]:
+                return pool, eks.pools[pool][type_]
+    return None
 
 
 def _size(size: InstanceOutputs) -> str:
@@ -271,50 +287,14 @@ def _jobset(job: Job, training: TrainingOutputs) -> dict[str, Any]:
     """A JobSet of one Job with a pod an instance, which Kueue admits as a whole or not at all."""
     compute, eks = job.compute, training.eks
     assert eks, "it was checked that the backend is on"
-    team = eks.teams[compute.team]
+    team, found = eks.teams[compute.team], _pool(compute, eks)
+    assert found, "it was checked that a pool fits"
     labels = {"model": job.model, "team": compute.team}
-    # A GPU job's pods have an instance each; what a pod asks for, it gets, and no more.
-    resources = {"cpu": str(compute.vcpus), "memory": f"{compute.memory_gib}Gi"}
-    if compute.gpus:
-        resources["nvidia.com/gpu"] = str(compute.gpus)
-    environment = _environment(job, work_folder(training, job.model)) | {
-        "MLP_NODES": str(compute.instances),
-        "MLP_MASTER": f"{job.name}-worker-0-0.{job.name}",  # JobSet gives each pod a name in DNS
-    }
-    container = {
-        "name": "training",
-        "image": training.image,
-        "command": ENTRYPOINT,
-        "args": [job.step, job.model],
-        "env": _pairs(environment),
-        "resources": {"requests": resources, "limits": resources},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}],
-    }
-    pod = {
-        "serviceAccountName": team.service_account,
-        "restartPolicy": "Never",
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "fsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "shm", "emptyDir": {"medium": "Memory"}}],
-    }
+    queued = labels | {kubernetes.QUEUE: team.queue}
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
-        "metadata": {
-            "name": job.name,
-            "namespace": team.namespace,
-            "labels": labels | {"kueue.x-k8s.io/queue-name": team.queue},
-        },
+        "metadata": {"name": job.name, "namespace": team.namespace, "labels": queued},
         "spec": {
             "failurePolicy": {"maxRestarts": 3},  # all pods anew, from the last checkpoint
             "ttlSecondsAfterFinished": 24 * 3600,
@@ -329,13 +309,76 @@ def _jobset(job: Job, training: TrainingOutputs) -> dict[str, Any]:
                             "completions": compute.instances,
                             "backoffLimit": 0,
                             "activeDeadlineSeconds": compute.hours * 3600,
-                            "template": {"metadata": {"labels": labels}, "spec": pod},
+                            "template": {
+                                # Karpenter takes no node from under a job that runs.
+                                "metadata": {"labels": labels, "annotations": {kubernetes.KEEP: "true"}},
+                                "spec": _pod(job, training, eks, *found),
+                            },
                         }
                     },
                 }
             ],
         },
     }
+
+
+def _pod(job: Job, training: TrainingOutputs, eks: EksOutputs, pool: str, efa: int) -> dict[str, Any]:
+    """The pod of one instance, within the restricted pod security standard.
+
+    Args:
+        job: what is to run.
+        training: the stack's outputs about jobs.
+        eks: those about the cluster.
+        pool: where it goes.
+        efa: EFA interfaces of a node there.
+    """
+    compute = job.compute
+    # A GPU job's pods have an instance each; what a pod asks for, it gets, and no more.
+    resources = {"cpu": str(compute.vcpus), "memory": f"{compute.memory_gib}Gi"}
+    if compute.gpus:
+        resources[kubernetes.GPU] = str(compute.gpus)
+    if compute.instances > 1 and efa:
+        resources[kubernetes.EFA] = str(efa)
+    environment = _environment(job, work_folder(training, job.model)) | {
+        "MLP_NODES": str(compute.instances),
+        "MLP_MASTER": f"{job.name}-worker-0-0.{job.name}",  # JobSet gives each pod a name in DNS
+    }
+    volumes: list[dict[str, Any]] = [
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "shm", "emptyDir": {"medium": "Memory"}},
+    ]
+    mounts = [{"name": "tmp", "mountPath": "/tmp"}, {"name": "shm", "mountPath": "/dev/shm"}]
+    if eks.lake:
+        claim = {"claimName": kubernetes.LAKE_CLAIM, "readOnly": True}
+        volumes.append({"name": "lake", "persistentVolumeClaim": claim})
+        mounts.append({"name": "lake", "mountPath": kubernetes.LAKE})
+    container = {
+        "name": "training",
+        "image": training.image,
+        "command": ENTRYPOINT,
+        "args": [job.step, job.model],
+        "env": _pairs(environment),
+        "resources": {"requests": resources, "limits": resources},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": mounts,
+    }
+    return {
+        "serviceAccountName": eks.teams[compute.team].service_account,
+        "automountServiceAccountToken": False,
+        "restartPolicy": "Never",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": volumes,
+    } | kubernetes.placement(pool, compute.gpus)
 
 
 def submit(job: Job, outputs: Outputs, backend: str) -> str:

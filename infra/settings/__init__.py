@@ -14,6 +14,7 @@ from contract.strict import Strict, parse
 from infra.guardrails.rules import NAMES
 from infra.guardrails.waivers import read_waivers
 from infra.regions import is_region
+from infra.settings.cluster import ClusterSettings
 from infra.settings.data import DataSettings, MlflowOnEcs, StorageSettings
 from infra.settings.inference import InferenceSettings
 from infra.settings.network import NetworkSettings
@@ -41,6 +42,7 @@ class Settings(Strict):
     inference: InferenceSettings
     training: TrainingSettings
     observability: ObservabilitySettings
+    cluster: ClusterSettings | None = None
     audit: AuditSettings
     alerts: AlertSettings
     budget: BudgetSettings
@@ -64,9 +66,13 @@ class Settings(Strict):
         if not is_region(self.region):
             yield f"aws:region {self.region!r} is not a region that botocore knows; try `pip install -U botocore`"
             return
+        place = Place(self.tier, self.region)
         for name in SECTIONS:
-            for mistake in getattr(self, name).mistakes(Place(self.tier, self.region)):
-                yield f"ml-platform:{name}.{mistake}"
+            yield from (f"ml-platform:{name}.{mistake}" for mistake in getattr(self, name).mistakes(place))
+        if self.cluster:
+            # What it makes of the network is known only of pools that can be.
+            mistakes = list(self.cluster.mistakes(place)) or self.cluster.misfits(self.network)
+            yield from (f"ml-platform:cluster.{mistake}" for mistake in mistakes)
         if self.data.mlflow and self.data.mlflow.ecs:
             yield from self._mistakes_of_ecs(self.data.mlflow.ecs)
         yield from self._training_mistakes()
@@ -86,7 +92,7 @@ class Settings(Strict):
 
     def _training_mistakes(self) -> Iterator[str]:
         """Backends that need something of another section."""
-        if self.training.backend == "eks" and getattr(self, "cluster", None) is None:
+        if self.training.backend == "eks" and self.cluster is None:
             yield "ml-platform:training.backend: eks needs a cluster; allowed without one are sagemaker, batch"
         if self.training.batch and self.network.existing is None and self.network.nat == "none":
             yield (
@@ -106,6 +112,7 @@ def load() -> Settings:
     """
     config = pulumi.Config()
     values: dict[str, Any] = {name: config.require_object(name) for name in SECTIONS} | {
+        "cluster": config.get_object("cluster") or None,
         "environment": pulumi.get_stack(),
         "region": pulumi.Config("aws").require("region"),
         "version": config.require_int("version"),

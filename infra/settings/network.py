@@ -55,6 +55,11 @@ class NetworkSettings(Section):
                 raise ValueError(f"cidr {self.cidr} overlaps the reserved range {other}; choose another one")
         return self
 
+    @property
+    def private_addresses(self) -> int:
+        """Addresses of one private subnet: of an eighth of the range (`infra.network.plan_subnets`), AWS keeps five."""
+        return 2 ** (32 - self.cidr.prefixlen - 3) - 5 if self.cidr else 0
+
     def mistakes(self, place: Place, /) -> Iterator[str]:
         """Zones that the region lacks, and what production needs."""
         known = zones(place.region)

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "inference": {"architecture": "arm64"},
     "training": {"backend": "sagemaker"},
     "observability": {},
+    "cluster": {},
 }
 PROD: dict[str, Any] = {
     "tier": "prod",
@@ -114,6 +115,12 @@ class KnownIds:
             "dnsName": f"{resource.name}.example.com",
             "zoneId": f"Z-{resource.name}",
         }
+        if resource.type == "aws:eks/cluster:Cluster":
+            computed |= {
+                "endpoint": "https://0123456789ABCDEF.gr7.eu-west-1.eks.amazonaws.com",
+                "certificateAuthority": {"data": "LS0tLQ=="},
+            }
+            resource.inputs["vpcConfig"]["clusterSecurityGroupId"] = "sg-0123456789abcdef0"
         return resource.name, computed | resource.inputs
 
 

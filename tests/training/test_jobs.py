@@ -63,7 +63,15 @@ OUTPUTS = {
         "eks": LIMITS
         | {
             "cluster": "acme-dev",
-            "teams": {"default": {"namespace": "team-default", "queue": "default", "service_account": "training"}},
+            "teams": {
+                "default": {
+                    "namespace": "team-default",
+                    "queue": "default",
+                    "service_account": "training",
+                    "pools": ["cpu", "a10g"],
+                }
+            },
+            "pools": {"cpu": {"m7i.2xlarge": 0, "m7i.xlarge": 0}, "a10g": {"g5.xlarge": 0, "g5.12xlarge": 1}},
         },
     },
 }

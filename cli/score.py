@@ -1,2 +1,0 @@
-def score() -> None:
-    """x"""

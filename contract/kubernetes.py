@@ -1,0 +1,40 @@
+"""What the cluster's queues and the jobs in them must agree on: names, and where a job's pods go.
+
+A job names the pool of nodes that it wants; Kueue's flavors and Karpenter's node pools have the pools' labels and
+taints.
+"""
+
+from typing import Any
+
+POOL = "ml-platform/pool"
+"""Label and taint of a pool's nodes. Kueue gives a job's pods the toleration when it admits them, so that nothing gets
+onto those nodes past the queues."""
+TEAM = "ml-platform/team"
+"""Label of a team's namespace."""
+GPU = "nvidia.com/gpu"
+"""Resource, and taint of nodes with GPUs: a job that asks for none does not tolerate it, and stays off them."""
+EFA = "vpc.amazonaws.com/efa"
+"""Resource: network interfaces that NCCL uses past the kernel."""
+QUEUE = "kueue.x-k8s.io/queue-name"
+PRIORITY = "kueue.x-k8s.io/priority-class"
+KEEP = "karpenter.sh/do-not-disrupt"
+"""Annotation of a pod whose node Karpenter leaves alone."""
+JOB = "jobset.sigs.k8s.io/jobset-name"
+"""Label that JobSet gives each pod of a job."""
+LAKE_CLAIM = "lake"
+"""Name of the volume claim in a team's namespace through which its pods see the lake's file system."""
+LAKE = "/lake"
+"""Where a job's pods see it."""
+
+
+def placement(pool: str, gpus: int) -> dict[str, Any]:
+    """What the spec of a job's pod says about where it runs: `nodeSelector`, `tolerations`.
+
+    Args:
+        pool: name of the pool that the job wants.
+        gpus: that the pod asks for.
+    """
+    spec: dict[str, Any] = {"nodeSelector": {POOL: pool}}
+    if gpus:
+        spec["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    return spec
