@@ -166,3 +166,4 @@ class ArtifactMetadata(Strict):
         default=(), description="typical rows, which explanations compare with; without any, those of the self-test"
     )
     sensitive: dict[str, Sensitive] = Field(default={}, description="columns that no capture may hold as they are")
+    browser: bool = Field(default=False, description="whether the service gives its ONNX file to those who may call it")

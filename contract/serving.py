@@ -23,6 +23,7 @@ class Served(Strict):
     sensitive: dict[str, Sensitive] = Field(
         default={}, description="features that captured predictions leave out, or hold as a hash only"
     )
+    browser: bool = Field(default=False, description="whoever may call the model may also have its ONNX file")
 
 
 class LambdaServing(Served):

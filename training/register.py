@@ -131,6 +131,8 @@ def pack(folder: Path, test: Rows, manifest: Manifest, is_int8: bool = False) ->
             outputs={name: answer[chosen].tolist() for name, answer in answers.items()},
             tolerance=max(1e-3, ROUNDING[is_int8] * spread),
         ),
+        sensitive=manifest.sensitive_columns,
+        browser=manifest.serving.browser,
     )
     files = {MODEL_FILE: (folder / MODEL_FILE).read_bytes(), METADATA_FILE: metadata.model_dump_json().encode()}
     packed = io.BytesIO()

@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from contract.service import LIVE_PATH, METRICS_PATH, READY_PATH, ServiceSettings, Tensor
 from services.inference import openapi, protocol
 from services.inference.artifacts import Version
+from services.inference.demo import add_demo
 from services.inference.feedback import Accepted, Feedback
 from services.inference.health import Health, json_response
 from services.inference.infer import choose_version, find_model, find_version
@@ -38,6 +39,8 @@ class Api(FastAPI):
         _add_metadata(self, catalogue)
         _add_feedback(self, catalogue, feedback, settings)
         _add_docs(self)
+        if settings.demo:
+            add_demo(self, catalogue)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; made anew each time, because its example follows the live versions."""
@@ -151,6 +154,7 @@ def _describe(model: Model, version: Version) -> protocol.ModelMetadata:
         columns=list(version.columns),
         shares={version.number: share for version, share in model.shares},
         problems=list(model.problems.values()),
+        browser=version.file is not None,
     )
 
 

@@ -44,6 +44,8 @@ class Version:
         self.background: Array = np.empty((0, len(metadata.columns)))
         """Typical rows, which an explanation compares with."""
         self.sensitive = metadata.sensitive
+        self.file: bytes | None = None
+        """The ONNX file, if clients may have it."""
         self.can_batch = False
         """Whether a row gets the same answer whatever rows are beside it, so that requests can share a prediction."""
         self.is_slow = False
@@ -120,6 +122,7 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     _check_signature("inputs", metadata.inputs, session.get_inputs())
     _check_signature("outputs", metadata.outputs, session.get_outputs())
     version = Version(metadata, number, session)
+    version.file = onnx if metadata.browser else None
     _self_test(version, metadata)
     try:
         version.background = version.reader.from_rows(metadata.background or metadata.self_test.inputs)

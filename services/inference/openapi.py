@@ -26,7 +26,9 @@ _MESSAGES = (
 _REASONS = {
     200: "The answer",
     202: "It is on its way",
+    304: "The client has it already",
     400: "The request is not valid",
+    403: "It is not for clients",
     404: "There is no such model or version",
     408: "The body did not arrive in time",
     413: "The body is over the limit",
@@ -39,6 +41,13 @@ _REASONS = {
 def answers(body: type[Struct], *errors: int, status: int = 200) -> dict[str, Any]:
     """Keyword arguments for a FastAPI route that answers with `body`, or with one of these errors."""
     return {"responses": _responses(body, *errors, status=status)}
+
+
+def answers_file(media_type: str, *errors: int) -> dict[str, Any]:
+    """The same for a route that answers with a file."""
+    file = {"description": _REASONS[200], "content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}
+    known = {"description": _REASONS[304]}
+    return {"responses": {200: file, 304: known} | _responses(protocol.ErrorBody, *errors, status=404)}
 
 
 def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:

@@ -101,7 +101,10 @@ class TensorMetadata(Struct):
 
 
 class ModelMetadata(Struct):
-    """How to call a model; `columns` names the features in their order, `problems` says what is refused."""
+    """How to call a model; `columns` names the features in their order, `problems` says what is refused.
+
+    `browser` says whether the ONNX file of the version may run in a browser, and can be had.
+    """
 
     name: str
     versions: list[str]
@@ -111,6 +114,7 @@ class ModelMetadata(Struct):
     columns: list[str]
     shares: dict[str, int]
     problems: list[str]
+    browser: bool
 
 
 class Live(Struct):
