@@ -1,4 +1,4 @@
-"""The training loop on networks of a few weights: resuming, stopping, diverging, full disks, early stopping, schedule."""
+"""The training loop on networks of a few weights: resumption, divergence, full disks, early stopping, schedule."""
 
 import math
 import resource
@@ -264,7 +264,7 @@ def test_a_checkpoint_of_other_settings_or_rows_is_refused(rows, kept):
 def test_a_damaged_checkpoint_is_refused(rows, kept):
     file = kept / "checkpoint.pt"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(PlatformError, match="is refused .* it cannot be read"):
+    with pytest.raises(PlatformError, match=r"is refused .* it cannot be read"):
         checkpoints(kept, network(), rows).load()
 
 
@@ -285,9 +285,9 @@ def test_a_disk_that_fills_leaves_the_last_good_checkpoint(rows, kept, how):
     good, net = (kept / "checkpoint.pt").read_bytes(), network()
     if how == "full from the start":
         (kept / "checkpoint.new").symlink_to("/dev/full")
-    with largest_file(resource.RLIM_INFINITY if how == "full from the start" else len(good) // 2):
-        with pytest.raises(PlatformError) as caught:
-            fit(net, settings(), rows, squared(rows), CPU, watch=Watch(checkpoints(kept, net, rows)))
+    size = resource.RLIM_INFINITY if how == "full from the start" else len(good) // 2
+    with largest_file(size), pytest.raises(PlatformError) as caught:
+        fit(net, settings(), rows, squared(rows), CPU, watch=Watch(checkpoints(kept, net, rows)))
     assert str(caught.value).startswith(f"the checkpoint {kept / 'checkpoint.pt'} cannot be written (")
     assert str(caught.value).endswith("the last good one is kept; make room, and run it again")
     assert [file.name for file in kept.iterdir()] == ["checkpoint.pt"]
