@@ -140,7 +140,7 @@ def _r2(values: NDArray[Any], targets: NDArray[Any] | None) -> float:
 
 
 def _auroc(scores: NDArray[Any], outliers: NDArray[Any] | None) -> float:
-    """By the statistic of Mann and Whitney: a bootstrap asks a thousand times, and scikit-learn takes 20 times longer."""
+    """By the statistic of Mann and Whitney: a bootstrap asks often, and scikit-learn takes 20 times longer."""
     assert outliers is not None
     count = int(outliers.sum())
     pairs = count * (len(outliers) - count)
