@@ -4,8 +4,8 @@ python -m benchmarks.quality [--seeds 5] [--models digits diabetes anomaly] [--o
 
 Each seed divides the rows anew and gives other first weights (with --one-split they stay divided as the manifest says);
 the settings are the manifests'. All learn from the same rows: the train part, and the validation part too where a name
-says so, since the networks choose their best epoch by it. The table has the mean over the seeds, its standard error and the mean difference to the float network, seed by
-seed; below it stands whether each target is reached.
+says so, since the networks choose their best epoch by it. The table has the mean over the seeds, its standard error and
+the mean difference to the float network; below it stands whether each target is reached.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -139,7 +140,7 @@ def forests(train: Rows, both: Rows, test: Rows, seed: int) -> dict[str, float]:
     }
 
 
-def fitted(model: object, rows: Rows) -> object:
+def fitted(model: Any, rows: Rows) -> Any:
     """The model on standardised features."""
     return make_pipeline(StandardScaler(), model).fit(rows.features, rows.targets)
 
