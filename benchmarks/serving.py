@@ -25,6 +25,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.digits import trained
 from contract.paths import ROOT
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ml-platform" / "benchmarks"
@@ -112,7 +113,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
-    model = trained_model(arguments.cache)
+    model = trained(arguments.cache)
     names = [name for name, server in SERVERS.items() if not server.packages or name in arguments.peers]
     environments = {name: environment_of(name, arguments.cache) for name in names}
     print_versions({name: environments[name] for name in names if SERVERS[name].packages})
@@ -131,17 +132,6 @@ def main() -> None:
                 load = measure(urls, rows, connections, arguments)
                 print_table(load, rows, connections)
     print_workers(model, arguments)
-
-
-def trained_model(cache: Path) -> Path:
-    """The model directory of a digits network, trained if there is none."""
-    folder = cache / "digits"
-    if not (folder / "metadata.json").exists():
-        print("training digits, once", file=sys.stderr)
-        from benchmarks.digits import train
-
-        train(folder)
-    return folder
 
 
 def environment_of(name: str, cache: Path) -> Path:
