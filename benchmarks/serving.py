@@ -4,7 +4,8 @@ python -m benchmarks.serving [--peers litserve mlserver ...] [--seconds 3] [--ro
 
 Each server has one worker and one thread of ONNX Runtime, and serves the same ONNX file (digits, trained on the first
 run). The packaged servers are installed into environments of their own below the cache folder. The servers take turns
-within each round, so that a noisy machine is noisy for all; the best round counts. wrk needs a core of its own.
+within each round, so that a noisy machine is noisy for all; the best round counts. wrk needs a core of its own; where
+it has none, or others use the machine, the processor time of a request says more than the requests a second.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -101,6 +102,21 @@ class Result:
     p50_ms: float
     p99_ms: float
     failures: int
+    cpu_us: float = 0.0
+    """Processor time of the server's processes, a request."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far, of all its processes."""
+        times = [member.cpu_times() for member in (self.process, *self.process.children(recursive=True))]
+        return sum(of.user + of.system for of in times)
 
 
 def main() -> None:
@@ -123,14 +139,15 @@ def main() -> None:
     with ExitStack() as stack:
         firehose = free_port()
         stack.enter_context(process([sys.executable, str(PEERS / "firehose.py"), str(firehose)], {}, PEERS))
-        urls = {
+        servers = {
             name: stack.enter_context(running(name, model, environments[name], arguments.cache, firehose))
             for name in names
         }
         for rows in arguments.rows:
             for connections in arguments.connections:
-                load = measure(urls, rows, connections, arguments)
+                load = measure(servers, rows, connections, arguments)
                 print_table(load, rows, connections)
+        print_captured(servers["service"].url)
     print_workers(model, arguments)
 
 
@@ -149,7 +166,7 @@ def environment_of(name: str, cache: Path) -> Path:
 
 
 @contextmanager
-def running(name: str, model: Path, executables: Path, cache: Path, firehose: int) -> Iterator[str]:
+def running(name: str, model: Path, executables: Path, cache: Path, firehose: int) -> Iterator[Running]:
     """A server, started and asked once."""
     server, port = SERVERS[name], free_port()
     work = cache / "work" / name.replace(" ", "-")
@@ -173,10 +190,10 @@ def running(name: str, model: Path, executables: Path, cache: Path, firehose: in
     environment |= {key: value.format(firehose=firehose) for key, value in server.environment.items()}
     if server.prepare and not (work / "model").exists():
         subprocess.run(server.prepare.format(**places).split(), env=os.environ | environment, check=True)
-    with process(server.command.format(**places).split(), environment, ROOT):
+    with process(server.command.format(**places).split(), environment, ROOT) as started:
         url = f"http://127.0.0.1:{port}{server.path}"
         wait_until_it_answers(url, body_of(server.body, 1), name)
-        yield url
+        yield Running(url, started)
 
 
 @contextmanager
@@ -233,13 +250,17 @@ def body_of(kind: str, rows: int) -> bytes:
     return json.dumps({kind: [row] * rows}, separators=(",", ":")).encode()
 
 
-def measure(urls: dict[str, str], rows: int, connections: int, arguments: argparse.Namespace) -> dict[str, Result]:
+def measure(
+    servers: dict[str, Running], rows: int, connections: int, arguments: argparse.Namespace
+) -> dict[str, Result]:
     """The best round of each server."""
-    results: dict[str, list[Result]] = {name: [] for name in urls}
+    results: dict[str, list[Result]] = {name: [] for name in servers}
     for _ in range(arguments.rounds):
-        for name, url in urls.items():
-            body = body_of(SERVERS[name].body, rows)
-            results[name].append(wrk(url, body, connections, arguments.seconds, arguments.cache))
+        for name, server in servers.items():
+            body, before = body_of(SERVERS[name].body, rows), server.cpu_seconds()
+            result = wrk(server.url, body, connections, arguments.seconds, arguments.cache)
+            cpu_us = 1e6 * (server.cpu_seconds() - before) / (result.rate * arguments.seconds)
+            results[name].append(replace(result, cpu_us=cpu_us))
     return {name: max(rounds, key=lambda result: result.rate) for name, rounds in results.items()}
 
 
@@ -279,11 +300,14 @@ def print_versions(environments: dict[str, Path]) -> None:
 def print_table(results: dict[str, Result], rows: int, connections: int) -> None:
     """One load, and how the service stands in it."""
     print(f"\n{rows} rows, {connections} connections")
-    print(f"{'':22} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'failures':>9}")
+    print(f"{'':22} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'failures':>9}")
     for name, result in results.items():
-        print(f"{name:22} {result.rate:10,.0f} {result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.failures:9}")
+        print(
+            f"{name:22} {result.rate:10,.0f} {result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.cpu_us:8.0f} {result.failures:9}"
+        )
     service, bare = results["service"], results["bare ASGI + ONNX"]
-    print(f"service / bare: {service.rate / bare.rate:.2f}", end="")
+    by_cpu = bare.cpu_us / service.cpu_us
+    print(f"service / bare: {service.rate / bare.rate:.2f} ({by_cpu:.2f} by processor time)", end="")
     packaged = {name: result for name, result in results.items() if SERVERS[name].packages}
     if packaged:
         best = max(packaged, key=lambda name: packaged[name].rate)
@@ -295,10 +319,23 @@ def print_table(results: dict[str, Result], rows: int, connections: int) -> None
     print()
 
 
+def print_captured(url: str) -> None:
+    """What has become of the captured lines: a capture that fails would cost less than one that works."""
+    with urllib.request.urlopen(url.replace(V2, "/metrics")) as answer:
+        metrics = answer.read().decode()
+    counts = {line.split("{")[0]: float(line.split()[1]) for line in metrics.splitlines() if "_total{stream" in line}
+    delivered, lost = (counts.get(f"mlp_capture_{what}_total", 0) for what in ("delivered", "lost"))
+    print(f"\ncaptured lines: {delivered:,.0f} delivered, {lost:,.0f} lost")
+    if lost or not delivered:
+        sys.exit("the capture did not work, so the service was not measured with it")
+
+
 def print_workers(model: Path, arguments: argparse.Namespace) -> None:
-    """How two workers scale, next to one, and the memory of a worker."""
-    print("\nworkers, 1 row, 64 connections")
-    rates = []
+    """How two workers scale, next to one, and the memory of a worker.
+
+    With 32 rows a request costs the server so much that wrk leaves both cores to it, with one row it needs one itself.
+    """
+    rates: dict[tuple[int, int], float] = {}
     for workers in (1, 2):
         port = free_port()
         command = [sys.executable, "-m", "services.inference", "--port", str(port), "--workers", str(workers)]
@@ -307,16 +344,22 @@ def print_workers(model: Path, arguments: argparse.Namespace) -> None:
             url = f"http://127.0.0.1:{port}{V2}"
             wait_until_it_answers(url, body_of("v2", 1), "service")
             time.sleep(1)
-            results = [
-                wrk(url, body_of("v2", 1), 64, arguments.seconds, arguments.cache) for _ in range(arguments.rounds)
-            ]
-            rates.append(max(result.rate for result in results))
-            members = parent.children() or [parent]
-            memory = [member.memory_full_info() for member in members]
-            resident = statistics.mean(of.rss for of in memory) / 2**20
-            proportional = statistics.mean(of.pss for of in memory) / 2**20
-        print(f"{workers}: {rates[-1]:,.0f} requests/s, {resident:.0f} MB resident a worker ({proportional:.0f} PSS)")
-    print(f"two workers / one: {rates[1] / rates[0]:.2f} (with {os.cpu_count()} cores, of which wrk takes one)")
+            for rows in (1, 32):
+                rounds = [
+                    wrk(url, body_of("v2", rows), 64, arguments.seconds, arguments.cache)
+                    for _ in range(arguments.rounds)
+                ]
+                rates[workers, rows] = max(result.rate for result in rounds)
+            memory = [member.memory_full_info() for member in parent.children() or [parent]]
+            resident, shared = (
+                statistics.mean(of) / 2**20 for of in zip(*((m.rss, m.pss) for m in memory), strict=True)
+            )
+        print(f"\n{workers} workers: {resident:.0f} MB resident each ({shared:.0f} with what they share divided)")
+    for rows in (1, 32):
+        one, two = rates[1, rows], rates[2, rows]
+        print(
+            f"{rows} rows, 64 connections: {one:,.0f} requests/s with one, {two:,.0f} with two, {two / one:.2f} times"
+        )
 
 
 def onnx_rate(model: Path, rows: int) -> float:
