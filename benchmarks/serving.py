@@ -302,9 +302,8 @@ def print_table(results: dict[str, Result], rows: int, connections: int) -> None
     print(f"\n{rows} rows, {connections} connections")
     print(f"{'':22} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8} {'failures':>9}")
     for name, result in results.items():
-        print(
-            f"{name:22} {result.rate:10,.0f} {result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.cpu_us:8.0f} {result.failures:9}"
-        )
+        times = f"{result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.cpu_us:8.0f}"
+        print(f"{name:22} {result.rate:10,.0f} {times} {result.failures:9}")
     service, bare = results["service"], results["bare ASGI + ONNX"]
     by_cpu = bare.cpu_us / service.cpu_us
     print(f"service / bare: {service.rate / bare.rate:.2f} ({by_cpu:.2f} by processor time)", end="")
