@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections import Counter
 
@@ -197,23 +198,52 @@ def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
     assert counted(metrics) == {"delivered": 0, "lost": 6}
 
 
-def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_directory, emulated_aws):
-    """With a process: capture runs in the background, Firehose refuses every connection."""
-    away = {"AWS_ENDPOINT_URL_FIREHOSE": "http://127.0.0.1:9", "MLP_CAPTURE_STREAM": "predictions"}
-    running = run_directory(Linear(), **away)
-    answers = Counter()
-    slowest, end = 0.0, time.monotonic() + 2
+def load(running, seconds):
+    """Ask for predictions; how they were answered, and the seconds of the slowest."""
+    answers, slowest, end = Counter(), 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         answer = running.infer()
         answers[answer.status_code] += 1
         slowest = max(slowest, answer.elapsed.total_seconds())
+    return answers, slowest
+
+
+@pytest.mark.parametrize(("fault", "said"), [("away", "Could not connect"), ("throttling", "ThrottlingException")])
+def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_directory, firehose, monkeypatch, fault, said):
+    """With a process: capture runs in the background, Firehose refuses everything."""
+    firehose.plan = [throttle]
+    if fault == "away":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "http://127.0.0.1:9")
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    answers, slowest = load(running, 1.5)
     assert answers.keys() == {200}
     assert slowest < 1
     wait_until(lambda: running.metric('mlp_capture_lost_total{stream="predictions"}') > 0, 20)
     assert running.end() == 0
     lost = [line for line in running.log() if line["message"] == "captured lines are lost"]
     assert len(lost) == 1  # once, not each time
-    assert "Could not connect" in lost[0]["reason"]
+    assert said in lost[0]["reason"]
+
+
+def test_a_firehose_that_hangs_holds_nothing_up_and_gets_all_lines_later(run_directory, firehose):
+    over, begun = threading.Event(), threading.Event()
+
+    def hang(records):
+        begun.set()
+        over.wait(10)
+        return take(records)
+
+    firehose.plan = [hang]
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    answers, _ = load(running, 0.1)
+    assert begun.wait(10)
+    more, slowest = load(running, 1)
+    assert (answers | more).keys() == {200}
+    assert slowest < 1
+    assert running.metric('mlp_capture_delivered_total{stream="predictions"}') == 0
+    over.set()
+    count = (answers + more)[200]
+    wait_until(lambda: running.metric('mlp_capture_delivered_total{stream="predictions"}') == count)
 
 
 def test_what_is_queued_is_sent_before_the_end(run_directory, streams):

@@ -199,9 +199,16 @@ def alone(session, names, rows):
     return [np.concatenate(of_output) for of_output in zip(*answers, strict=True)]
 
 
-def test_packing_the_same_model_gives_the_same_bytes(tmp_path, manifest, table):
+def test_packing_keeps_what_the_service_needs_and_gives_the_same_bytes_each_time(tmp_path, manifest, table):
     rows = Rows(table.drop("digit").to_numpy().astype(np.float32), table["digit"].to_numpy().astype(np.int64))
     network = model_module("digits").network(manifest.data).eval()
     export(network, manifest.task, rows.features[:2], tmp_path)
+    serving = manifest.serving.model_copy(update={"sensitive": {"pixels": "hash"}})
+    manifest = manifest.model_copy(update={"serving": serving})
     packs = [pack(tmp_path, rows, manifest) for _ in range(2)]
     assert packs[0] == packs[1]
+    registry.unpack(packs[0], tmp_path / "artifact")
+    metadata = ArtifactMetadata.model_validate_json((tmp_path / "artifact" / "metadata.json").read_bytes())
+    assert metadata.sensitive == dict.fromkeys(manifest.data.columns, "hash")
+    assert len(metadata.background) == 16
+    assert {tuple(row) for row in metadata.background} <= {tuple(row) for row in rows.features.tolist()}
