@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,4 +145,9 @@ def chunks_of(output: str, job: str) -> Iterator[Chunks]:
         raise PlatformError(f"--output {output}: there is no folder {parent}; make it first")
     folder = Path(f"{output}.parts") / job
     folder.mkdir(parents=True, exist_ok=True)
-    yield Chunks(output, job, folder)
+    try:
+        yield Chunks(output, job, folder)
+    finally:
+        with suppress(OSError):  # no chunk is in it; what else there is stays for the next run
+            folder.rmdir()
+            folder.parent.rmdir()
