@@ -91,7 +91,8 @@ def collect(bucket: str, model: str, task: Task, since: datetime) -> dict[int, A
         arm.latencies.append(line["latency_ms"])
         for row, answer in enumerate(line["outputs"].get(ANSWERS[task], ())):
             # Firehose may deliver a line twice, and clients may use an id twice: the first counts.
-            if (label := labels.pop((line["prediction_id"], row), None)) is not None:
+            # A null stands for an answer that was no number.
+            if (label := labels.pop((line["prediction_id"], row), None)) is not None and answer is not None:
                 arm.answers.append(answer)
                 arm.labels.append(label)
     return dict(sorted(arms.items()))
