@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import time
@@ -323,7 +325,13 @@ def test_score_gives_what_the_service_gives(mlp, users, tmp_path):
     expected = [answer["probabilities"] for answer in answers]
     assert np.allclose(table["probabilities"].to_numpy(), expected, atol=1e-4)
     assert table["name"].to_list() == users.names
-    assert "rows/s" in mlp("score", "digits", "--input", str(source), "--output", str(output)).stdout
+    screen, terminal = pty.openpty()
+    arguments = ("--input", str(source), "--output", str(output))
+    subprocess.run([MLP, "score", "digits", *arguments], env=mlp.environment, stderr=terminal, check=True, timeout=60)
+    os.close(terminal)
+    shown = os.read(screen, 100_000).decode()
+    os.close(screen)
+    assert re.search(r"Score digits by version 2 .*100%.* 400 rows, [\d,]+ rows/s", shown), shown
     source.write_text("pixels_0,pixels_1\n1,2\n")
     said = mlp("score", "digits", "--input", str(source), "--output", str(output), fails=True).stderr
     assert "lacks pixels_10, pixels_11, pixels_12" in said or "lacks pixels_2, pixels_3" in said
