@@ -13,6 +13,8 @@ from infra.sizes import fargate_mistake
 
 RESERVED_ADDRESSES = 5
 """Of each subnet, by AWS."""
+REACHED = {"ecr", "firehose", "logs", "ssm"}
+"""The endpoints by which a service in the private subnets gets its image and versions, and writes logs and captures."""
 SHARE = 4
 """One in so many of the private addresses may be tasks: the rest is for training, endpoints and growth."""
 
@@ -53,10 +55,11 @@ def _of_inference(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
                 f"{model}.runtime is lambda, but {file}.waf stands before the load balancer, past which requests to "
                 "Lambda go: serve it on ecs, or take waf out"
             )
-        if isinstance(serving, EcsServing | SagemakerServing) and _cut_off(settings):
+        hashes = {"kms"} if "hash" in serving.sensitive.values() else set[str]()
+        if isinstance(serving, EcsServing | SagemakerServing) and (missing := _missing(settings, REACHED | hashes)):
             yield (
                 f"{model}.runtime is {serving.runtime}, which needs a way to AWS from the private subnets: set nat, or "
-                f"the endpoints ecr, logs and ssm, in Pulumi.{settings.environment}.yaml: ml-platform:network"
+                f"add to endpoints {', '.join(missing)}, in Pulumi.{settings.environment}.yaml: ml-platform:network"
             )
 
 
@@ -82,9 +85,10 @@ def _of_metrics(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[
             )
 
 
-def _cut_off(settings: Settings) -> bool:
+def _missing(settings: Settings, endpoints: set[str]) -> list[str]:
+    """The endpoints that are needed and not there, where nothing else leads out of the private subnets."""
     network = settings.network
-    return not network.existing and network.nat == "none" and not {"ecr", "logs", "ssm"} <= set(network.endpoints)
+    return [] if network.existing or network.nat != "none" else sorted(endpoints - set(network.endpoints))
 
 
 def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:

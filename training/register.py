@@ -58,7 +58,9 @@ def registered(context: Context) -> ModelVersion | None:
 def fingerprint(context: Context) -> str:
     """Name what a version is made from: the data, the settings and the code."""
     settings = context.manifest.model_dump_json(exclude={"serving", "tune"})
-    parts = (ingested(context).id, settings, code(context.manifest.name))
+    parts = [ingested(context).id, settings, code(context.manifest.name)]
+    if sensitive := context.manifest.serving.sensitive:  # it goes into the artifact; the rest of `serving` does not
+        parts.append(json.dumps(sensitive, sort_keys=True))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
@@ -131,6 +133,7 @@ def pack(folder: Path, test: Rows, manifest: Manifest, is_int8: bool = False) ->
             outputs={name: answer[chosen].tolist() for name, answer in answers.items()},
             tolerance=max(1e-3, ROUNDING[is_int8] * spread),
         ),
+        sensitive=manifest.sensitive_columns,
     )
     files = {MODEL_FILE: (folder / MODEL_FILE).read_bytes(), METADATA_FILE: metadata.model_dump_json().encode()}
     packed = io.BytesIO()

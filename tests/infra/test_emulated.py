@@ -101,6 +101,13 @@ def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, cert
     assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}
 
 
+def test_the_hash_key_derives_the_same_secret_for_everybody_who_may(up):
+    first = up({"runtime": "lambda", "sensitive": {"pixels": "hash"}})
+    assert not {step.type for step in first.steps if step.note == "recorded only"} & {"aws:kms/key:Key"}
+    asked = {"KeyId": "alias/acme-test-hashes", "MacAlgorithm": "HMAC_SHA_256", "Message": b"one"}
+    assert len({boto3.client("kms").generate_mac(**asked)["Mac"] for _ in range(2)}) == 1
+
+
 def test_the_firewall_stands_before_the_balancer(up, certificate):
     given = {
         "network": SETTINGS["network"] | {"nat": "single"},

@@ -99,6 +99,13 @@ def test_lambda_publishes_versions_and_leaves_the_alias_to_codedeploy(build):
     assert provisioned["provisionedConcurrentExecutions"] == 2
 
 
+def test_the_service_gives_up_before_lambda_ends_it(build):
+    for seconds in (2, 29):
+        function = inputs(build(serving={"runtime": "lambda", "timeout_s": seconds}), "aws:lambda/function:Function")
+        settings = ServiceSettings.from_environment(function["environment"]["variables"])
+        assert seconds * 800 < settings.deadline_ms < function["timeout"] * 1000
+
+
 def test_ecs_runs_in_private_and_takes_on_an_image_by_a_canary(build):
     deployment = build(serving=ECS, network=NAT, inference=INFERENCE)
     service, task = inputs(deployment, SERVICE), inputs(deployment, TASK)

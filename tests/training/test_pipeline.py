@@ -13,7 +13,8 @@ import pytest
 
 from contract.errors import PlatformError
 from contract.manifest import load_manifest, model_names
-from contract.service import ArtifactMetadata, LiveVersions
+from contract.service import METADATA_FILE, ArtifactMetadata, LiveVersions
+from contract.serving import LambdaServing
 from training import evaluate, optimise, pipeline, registry, train
 from training.data import Rows, model_module
 from training.export import export
@@ -197,6 +198,15 @@ def assert_answers_its_own_self_test(artifact: bytes) -> None:
 def alone(session, names, rows):
     answers = [session.run(names, {"features": row[None]}) for row in rows]
     return [np.concatenate(of_output) for of_output in zip(*answers, strict=True)]
+
+
+def test_an_artifact_says_which_columns_no_capture_may_hold(tmp_path, manifest, table):
+    rows = Rows(table.drop("digit").to_numpy().astype(np.float32), table["digit"].to_numpy().astype(np.int64))
+    export(model_module("digits").network(manifest.data).eval(), manifest.task, rows.features[:2], tmp_path)
+    given = manifest.model_copy(update={"serving": LambdaServing(sensitive={"pixels": "hash"})})
+    with tarfile.open(fileobj=BytesIO(pack(tmp_path, rows, given))) as tar:
+        metadata = ArtifactMetadata.model_validate_json(tar.extractfile(METADATA_FILE).read())
+    assert metadata.sensitive == dict.fromkeys(manifest.data.columns, "hash")
 
 
 def test_packing_the_same_model_gives_the_same_bytes(tmp_path, manifest, table):
