@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -307,7 +307,8 @@ class Cluster(pulumi.ComponentResource):
         statements: list[dict[str, Any]] | None = None,
     ) -> aws.eks.Addon:
         """An add-on of the pinned version: what it waits for, its settings, what a service account of it may do."""
-        after, associations = list(after), None
+        after = list(after)
+        associations: list[aws.eks.AddonPodIdentityAssociationArgsDict] | None = None
         if statements:
             role, policy = self._on.role_and_policy(ROLES[addon], PODS, statements, self._child)
             associations = [{"service_account": account, "role_arn": role.arn}]
@@ -333,7 +334,7 @@ class Cluster(pulumi.ComponentResource):
         }
         return self._addon("vpc-cni", [], values, "aws-node", cluster_policies.network_plugin(self._on))
 
-    def _system_nodes(self, after: list[pulumi.Resource]) -> aws.eks.NodeGroup:
+    def _system_nodes(self, after: Sequence[pulumi.Resource]) -> aws.eks.NodeGroup:
         name, settings = self._naming("system"), self._args.settings.system
         template = aws.ec2.LaunchTemplate(
             name,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
 
 from infra.access import security_group
 from infra.foundation import Foundation
@@ -55,7 +56,7 @@ class Lustre(pulumi.ComponentResource):
         self.register_outputs({"file_system": self.file_system.id})
 
     @property
-    def volume(self) -> dict[str, Any]:
+    def volume(self) -> kubernetes.core.v1.CSIPersistentVolumeSourceArgsDict:
         """The source of a Kubernetes volume, as FSx's driver takes it (with the names of Pulumi's SDK)."""
         return {
             "driver": "fsx.csi.aws.com",
@@ -86,7 +87,7 @@ class Lustre(pulumi.ComponentResource):
         group = security_group("lustre", "The lake's file system: its servers and the nodes", self._on, self._child)
         for first, last in PORTS:
             for what, other in (("nodes", self._args.clients), ("servers", group.id)):
-                ends = {
+                ends: dict[str, Any] = {
                     "security_group_id": group.id,
                     "referenced_security_group_id": other,
                     "ip_protocol": "tcp",

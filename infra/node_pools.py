@@ -161,7 +161,7 @@ class NodePools(pulumi.ComponentResource):
 
     def _plugins(self) -> list[pulumi.Resource]:
         """What makes GPUs and EFA interfaces something that pods can ask for, and what measures GPUs."""
-        settings, releases = self._args.settings, []
+        settings, releases = self._args.settings, list[pulumi.Resource]()
         if any(pool.gpu for pool in settings.pools.values()):
             # AWS's accelerated image has the driver and the container toolkit, not the plug-in.
             releases.append(
