@@ -17,17 +17,14 @@ import yaml
 from infra import versions
 
 FOLDER = Path(__file__).parent
-KARPENTER, KUEUE = "aws/karpenter-provider-aws", "kubernetes-sigs/kueue"
-JOBSET, AMI = "kubernetes-sigs/jobset", "awslabs/amazon-eks-ami"
+KARPENTER, KUEUE, JOBSET = "aws/karpenter-provider-aws", "kubernetes-sigs/kueue", "kubernetes-sigs/jobset"
 KARPENTER_TAG, KUEUE_TAG = f"v{versions.KARPENTER.version}", f"v{versions.KUEUE.version}"
-JOBSET_TAG, AMI_TAG = f"v{versions.JOBSET.version}", f"v{versions.NODE_IMAGE.partition('@v')[2]}"
+JOBSET_TAG = f"v{versions.JOBSET.version}"
 
 DEFINITIONS = {
     "EC2NodeClass": (KARPENTER, KARPENTER_TAG, "pkg/apis/crds/karpenter.k8s.aws_ec2nodeclasses.yaml"),
     "NodePool": (KARPENTER, KARPENTER_TAG, "pkg/apis/crds/karpenter.sh_nodepools.yaml"),
     "JobSet": (JOBSET, JOBSET_TAG, "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml"),
-    # What a node is told when it starts; it is of the form of a custom resource, though no cluster knows it.
-    "NodeConfig": (AMI, AMI_TAG, "nodeadm/crds/node.eks.aws_nodeconfigs.yaml"),
 } | {
     kind: (KUEUE, KUEUE_TAG, f"config/components/crd/bases/kueue.x-k8s.io_{plural}.yaml")
     for kind, plural in {
@@ -137,6 +134,7 @@ def main(clones: Path) -> None:
         chart: {
             "source": f"github.com/{source[0]}, {source[2]}",
             "version": source[1],
+            "chart": _read(clones, (*source[:2], source[2].replace("values.yaml", "Chart.yaml")))["version"],
             "values": _read(clones, source) or {},
         }
         for chart, source in CHARTS.items()
