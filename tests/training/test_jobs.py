@@ -19,6 +19,7 @@ from embedded.aws import EmulatedAws
 from embedded.project import read_config, run_environment
 from embedded.state import State
 from tests.conftest import REGION
+from tests.kubernetes import check
 from training import jobs
 
 DIGEST = "sha256:" + "a" * 64
@@ -145,29 +146,9 @@ def test_the_validation_finds_what_is_wrong():
             assert_valid("sagemaker", "CreateTrainingJob", wrong)
 
 
-def schema():
-    """JobSet's schema, as strict as kubectl's validation: a field that it does not have is a mistake."""
-
-    def strict(part):
-        if isinstance(part, list):
-            return [strict(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        found = {name: strict(item) for name, item in part.items()}
-        if isinstance(part.get("properties"), dict) and "x-kubernetes-preserve-unknown-fields" not in part:
-            found.setdefault("additionalProperties", False)
-        if part.get("x-kubernetes-int-or-string"):
-            found["type"] = ["integer", "string"]
-        return found
-
-    found = strict(json.loads(Path(__file__).with_name("jobset.json").read_text())["schema"])
-    found["properties"]["metadata"] = {"type": "object"}
-    return found
-
-
 @pytest.mark.parametrize("compute", NEEDS)
 def test_kubernetes_takes_the_manifest(compute):
-    jsonschema.validate(request("eks", **compute), schema())
+    check(request("eks", **compute))
 
 
 def test_the_schema_finds_a_misspelt_field():
@@ -175,7 +156,7 @@ def test_the_schema_finds_a_misspelt_field():
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     pod["serviceAcountName"] = pod.pop("serviceAccountName")
     with pytest.raises(jsonschema.ValidationError, match="serviceAcountName"):
-        jsonschema.validate(manifest, schema())
+        check(manifest)
 
 
 def test_sagemaker_trains_in_the_vpc_encrypted_and_on_spot():
