@@ -77,9 +77,9 @@ class Teams(pulumi.ComponentResource):
                     "namespace": namespace(team),
                     "queue": QUEUE,
                     "service_account": ACCOUNT,
-                    "pools": list(each.quota),
+                    "pools": settings.most(team),
                 }
-                for team, each in settings.teams.items()
+                for team in settings.teams
             },
             "pools": pool_outputs(settings),
             "priorities": list(settings.priorities),

@@ -11,6 +11,7 @@ from infra import versions
 from tests.infra.conftest import ON_EKS
 from tests.kubernetes import check, check_values, published
 from training import jobs
+from training.fitting import Job
 
 RELEASE = "kubernetes:helm.sh/v3:Release"
 
@@ -36,7 +37,7 @@ def releases(deployment):
 def job_of(deployment, team="default", **compute):
     outputs = Outputs.model_validate(deployment.outputs)
     needs = Compute(team=team, **compute)
-    job = jobs.Job(jobs.job_name(outputs.training, "digits", "train"), "digits", "train", needs)
+    job = Job(jobs.job_name(outputs.training, "digits", "train"), "digits", "train", needs)
     return jobs.request(job, outputs, "eks")
 
 
