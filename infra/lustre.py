@@ -80,7 +80,7 @@ class Lustre(pulumi.ComponentResource):
             security_group_ids=[self._security_group().id],
             kms_key_id=self._on.storage.key_arn,
             tags={"Name": name},
-            opts=self._child,
+            opts=pulumi.ResourceOptions(parent=self, protect=self._on.protect),
         )
 
     def _security_group(self) -> aws.ec2.SecurityGroup:

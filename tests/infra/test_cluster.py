@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.preview import check
 from embedded.monitor import UNKNOWN
 from infra import versions
 from tests.infra.conftest import CLUSTER, ON_EKS, as_list, only, statements
@@ -332,3 +333,8 @@ def test_every_role_of_the_cluster_is_narrow(deployment):
                     policy.name,
                     statement,
                 )
+
+
+def test_the_whole_of_production_with_it_breaks_no_guardrail(foresee, deployment):
+    for each in (foresee("prod", **ON_EKS), deployment):
+        assert [str(violation) for violation in check("prod", each).violations] == []
