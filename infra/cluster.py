@@ -14,7 +14,7 @@ from infra import cluster_policies
 from infra.foundation import Foundation
 from infra.policies import PODS
 from infra.regions import arn
-from infra.settings.cluster import SYSTEM_PODS, ClusterSettings
+from infra.settings.cluster import SYSTEM_DISK_GB, SYSTEM_PODS, ClusterSettings
 from infra.versions import ADDONS, KUBERNETES, NODE_RELEASE, Chart
 
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
@@ -346,7 +346,7 @@ class Cluster(pulumi.ComponentResource):
                     # With the account's key for EBS: there are images and logs on it. Our own would have to be given to
                     # the role of Auto Scaling, which is the account's.
                     "ebs": {
-                        "volume_size": 50,
+                        "volume_size": SYSTEM_DISK_GB,
                         "volume_type": "gp3",
                         "encrypted": "true",
                         "delete_on_termination": "true",

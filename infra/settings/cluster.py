@@ -24,6 +24,8 @@ Reservation = Annotated[str, StringConstraints(pattern="^cr-[0-9a-f]{8,17}$")]
 
 SYSTEM_PODS = 58
 """Pods that a system node takes: add-ons, controllers, Grafana."""
+SYSTEM_DISK_GB = 50
+"""Of a system node: images and logs."""
 PREFIX = 16
 """Addresses that the VPC CNI takes from a subnet at a time (a /28)."""
 OTHERS = 64

@@ -4,13 +4,19 @@ import base64
 import email
 import json
 import re
+import runpy
+from itertools import takewhile
 from typing import Any
 
 import pytest
 import yaml
 
+from cli.cost import idle
 from cli.preview import check
-from embedded.monitor import UNKNOWN
+from contract.paths import ROOT
+from embedded.foresight import arns
+from embedded.monitor import UNKNOWN, run
+from embedded.project import read_config, run_environment
 from infra import versions
 from tests.infra.conftest import CLUSTER, ON_EKS, as_list, only, statements
 
@@ -338,3 +344,24 @@ def test_every_role_of_the_cluster_is_narrow(deployment):
 def test_the_whole_of_production_with_it_breaks_no_guardrail(foresee, deployment):
     for each in (foresee("prod", **ON_EKS), deployment):
         assert [str(violation) for violation in check("prod", each).violations] == []
+
+
+def test_the_section_that_production_ships_commented_out_works_as_it_stands():
+    lines = (ROOT / "Pulumi.prod.yaml").read_text().splitlines()
+    start = lines.index("  # ml-platform:cluster:")
+    section = [line.removeprefix("  # ") for line in takewhile(lambda line: line.startswith("  # "), lines[start:])]
+    config = read_config("prod") | {"ml-platform:cluster": json.dumps(yaml.safe_load("\n".join(section)).popitem()[1])}
+    deployment = run(
+        lambda: runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__") and None,
+        project="ml-platform",
+        stack="prod",
+        config=config,
+        foresee=arns("eu-west-1"),
+    )
+    assert one(deployment, EKS).name == "mlp-prod-training"
+    assert check("prod", deployment).violations == ()
+    usd, unpriced = idle(deployment)
+    assert unpriced == []
+    without, _ = idle(run_environment("prod"))
+    (about,) = re.findall(r"About (\d+) USD a month while nobody trains", "\n".join(lines))
+    assert round(usd - without) == pytest.approx(int(about), abs=5), "of the comment"
