@@ -115,11 +115,13 @@ def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
 def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
     """Teams that train, and have no quota where their jobs run."""
     backend = settings.training.backend
-    key = f"Pulumi.{settings.environment}.yaml: ml-platform:training.{backend}.teams"
-    limits = getattr(settings.training, backend, None)
+    section, limits = f"training.{backend}", getattr(settings.training, backend, None)
+    if backend == "eks":
+        section, limits = "cluster", settings.cluster
     for name, manifest in models.items():
         if limits and manifest.compute.team not in limits.teams:
             yield (
-                f"{key}: there is no quota for the team {manifest.compute.team!r} of training/models/{name}/model.yaml "
-                f"(compute.team); there are {', '.join(sorted(limits.teams))}"
+                f"Pulumi.{settings.environment}.yaml: ml-platform:{section}.teams: there is no quota for the team "
+                f"{manifest.compute.team!r} of training/models/{name}/model.yaml (compute.team); there are "
+                f"{', '.join(sorted(limits.teams))}"
             )

@@ -81,9 +81,12 @@ class Foundation:
             self.arn("ec2", pulumi.Output.concat("subnet/", subnet)) for subnet in self.network.private_subnet_ids
         ]
 
-    def write_logs(self, group: str) -> dict[str, Any]:
+    def write_logs(self, group: pulumi.Input[str]) -> dict[str, Any]:
         """A statement that lets its holder write to a log group that is there."""
-        return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.arn("logs", f"log-group:{group}:*"))
+        return allow(
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            self.arn("logs", pulumi.Output.concat("log-group:", group, ":*")),
+        )
 
     def use_key(self, *actions: str) -> dict[str, Any]:
         """A statement that gives the environment's key to its holder, for what S3 keeps encrypted with it."""

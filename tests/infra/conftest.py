@@ -57,6 +57,40 @@ EVERYTHING_ON = PROD | {
 }
 """Production with every optional part, for the checks that go over whatever there is."""
 
+CLUSTER: dict[str, Any] = {
+    "admins": ["acme-bootstrap-deploy", "arn:aws:iam::123456789012:role/platform"],
+    "pools": {
+        "a100": {
+            "instances": ["p4d.24xlarge"],
+            "capacity": ["block"],
+            "reservations": ["cr-0123456789abcdef0"],
+            "zone": "a",
+            "efa": True,
+            "limit": 32,
+        },
+        "a10g": {
+            "instances": ["g5"],
+            "capacity": ["reservation", "spot", "on-demand"],
+            "reservations": ["cr-0fedcba9876543210"],
+            "limit": 16,
+        },
+        "cpu": {"instances": ["m7i.2xlarge", "m7i.8xlarge"], "limit": 192, "empty_minutes": 1},
+    },
+    "teams": {
+        "default": {"quota": {"a100": 16, "a10g": 8, "cpu": 96}, "members": ["researchers"]},
+        "vision": {"quota": {"a100": 16, "a10g": 8, "cpu": 64}, "weight": 2.5, "members": ["researchers", "vision"]},
+        "ops": {"quota": {"cpu": 32}, "borrow": False},
+    },
+    "lustre": {"zone": "a"},
+}
+"""A cluster with every kind of pool and team."""
+ON_EKS = EVERYTHING_ON | {
+    "cluster": CLUSTER,
+    "training": EVERYTHING_ON["training"] | {"backend": "eks"},
+    "observability": {"prometheus": True, "grafana": "cluster"},
+}
+"""Production with the cluster, and what may run on it."""
+
 MLFLOW_ON_ECS: dict[str, Any] = {
     "aurora": {"backup_days": 7},
     "mlflow": {
