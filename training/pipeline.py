@@ -48,6 +48,7 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
             that was rejected and no other is live.
     """
     context = Context(load_manifest(model), outputs, work, report)
+    outputs.of_model(model)  # before anything is changed
     if source:
         ingest.put_raw(context.manifest, outputs.buckets, source, work / "put")
     run_step(PIPELINE[0], context)  # always: only the source knows whether it has changed
@@ -64,7 +65,7 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
 
 def _deploy(version: ModelVersion, context: Context, known: bool) -> Result:
     """Approve a version that waits for it, which makes it live. Any other decision is not undone."""
-    names = context.outputs.models[context.manifest.name]
+    names = context.outputs.of_model(context.manifest.name)
     live = registry.live(names.live_parameter).versions
     approve = f"`mlp models approve {context.manifest.name} {version.version}`"
     note = ""
