@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from contract.errors import PlatformError
 from contract.service import ServiceSettings
 from contract.strict import Strict
 
@@ -117,6 +118,20 @@ class Outputs(Strict):
     models: dict[str, ModelOutputs]
     training: TrainingOutputs | None = None
     service: dict[str, str]
+
+    def of_model(self, name: str) -> ModelOutputs:
+        """What belongs to one model.
+
+        Raises:
+            PlatformError: if the environment was last brought up without it.
+        """
+        if name not in self.models:
+            known = ", ".join(self.models) or "none"
+            up = "mlp up" if self.environment == "local" else f"mlp up {self.environment}"
+            raise PlatformError(
+                f"{self.environment} does not know the model {name!r} yet; the models there: {known}; `{up}` adds it"
+            )
+        return self.models[name]
 
     @property
     def service_settings(self) -> ServiceSettings:

@@ -48,6 +48,7 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
             that was rejected and no other is live.
     """
     context = Context(load_manifest(model), outputs, work, report)
+    outputs.of_model(model)  # before anything is changed
     if source:
         ingest.put_raw(context.manifest, outputs.buckets, source, work / "put")
     run_step(PIPELINE[0], context)  # always: only the source knows whether it has changed
@@ -67,7 +68,7 @@ def _deploy(version: ModelVersion, context: Context, known: bool) -> Result:
 
     Any other decision is not undone: a version that has been approved before changes no traffic.
     """
-    model, names = context.manifest.name, context.outputs.models[context.manifest.name]
+    model, names = context.manifest.name, context.outputs.of_model(context.manifest.name)
     live = registry.live(names.live_parameter)
     approve = f"`mlp models approve {model} {version.version}`"
     note = ""

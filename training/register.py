@@ -53,7 +53,7 @@ def step(context: Context) -> str:
 def registered(context: Context) -> ModelVersion | None:
     """The version that was made from the same data, settings and code, if there is one."""
     wanted = fingerprint(context)
-    known = registry.versions(context.outputs.models[context.manifest.name].package_group)
+    known = registry.versions(context.outputs.of_model(context.manifest.name).package_group)
     return next((version for version in known if version.properties.get(FINGERPRINT) == wanted), None)
 
 
@@ -90,7 +90,7 @@ def register(context: Context) -> ModelVersion:
     s3.put_object(Bucket=bucket, Key=f"{prefix}/model.tar.gz", Body=artifact)
     uri = f"s3://{bucket}/{prefix}"
     answer = boto3.client("sagemaker").create_model_package(
-        ModelPackageGroupName=outputs.models[manifest.name].package_group,
+        ModelPackageGroupName=outputs.of_model(manifest.name).package_group,
         ModelPackageDescription=manifest.description,
         ModelApprovalStatus=registry.PENDING,
         InferenceSpecification={

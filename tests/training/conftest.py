@@ -58,10 +58,13 @@ def orders(manifest):
 
 
 @pytest.fixture
-def context(outputs, tmp_path):
+def context(outputs, tmp_path, monkeypatch):
     """Makes the context of a model's steps; what they report is in `said`."""
 
     def make(manifest):
+        from training import explore
+
+        monkeypatch.setattr(explore, "EMBEDDED", 100)  # t-SNE of all rows takes longer than all other steps
         return Context(manifest, outputs, tmp_path / "work" / manifest.name, make.said.append)
 
     make.said = []

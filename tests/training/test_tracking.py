@@ -5,7 +5,7 @@ import json
 import pytest
 from mlflow import MlflowClient
 
-from training import job
+from training import job, tracking
 from training.loop import Epoch
 from training.tracking import default_uri, tracked
 
@@ -13,6 +13,12 @@ from training.tracking import default_uri, tracked
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """On a busy machine a new database may take longer than a training is made to wait for it."""
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 200)
 
 
 def runs(uri, experiment):
