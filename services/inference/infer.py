@@ -195,7 +195,7 @@ class Inference:
             names, outputs = version.everything
             return Question(version, features, names, outputs, version.can_batch, data)
         names, outputs = protocol.select_outputs(request, version.outputs)
-        explains = bool(request.parameters and request.parameters.get("explain"))
+        explains = protocol.is_on(request.parameters, "explain")
         return Question(version, features, names, outputs, False, data, explains)
 
     def _read_invocation(self, target: Target, call: Call, body: bytes) -> Question:
