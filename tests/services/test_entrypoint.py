@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -20,29 +19,23 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """An environment that was made by the steps of the Dockerfile."""
-    venv = tmp_path_factory.mktemp("image") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
-    steps = re.search(r"^RUN (pip .*?)\n\n", (ROOT / "services/inference/Dockerfile").read_text(), re.DOTALL | re.M)[1]
-    steps = steps.replace("/opt/venv", str(venv)).replace("--no-cache-dir ", "")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    subprocess.run(["sh", "-ec", steps], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
-    return venv
+def environment(image):
+    """The image's virtual environment."""
+    return image.root / "opt/venv"
 
 
 @pytest.fixture
-def run(image, tmp_path):
+def run(environment, tmp_path):
     """Start the entry point with an artifact in the model directory."""
     for name, content in Linear().files().items():
         (tmp_path / name).write_bytes(content)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLP_", "AWS_"))}
-    environment |= {"SM_MODEL_DIR": str(tmp_path), "PATH": f"{image / 'bin'}:{os.environ['PATH']}"}
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MLP_", "AWS_"))}
+    variables |= {"SM_MODEL_DIR": str(tmp_path), "PATH": f"{environment / 'bin'}:{os.environ['PATH']}"}
     processes = []
 
     def start(*arguments, **more):
         command = ["sh", ROOT / "services/inference/entrypoint.sh", *arguments]
-        processes.append(subprocess.Popen(command, cwd=tmp_path, env=environment | more))
+        processes.append(subprocess.Popen(command, cwd=tmp_path, env=variables | more))
         return processes[0]
 
     yield start
@@ -61,11 +54,11 @@ def test_sagemaker_s_serve_answers_on_the_port(run):
         assert client.get("/docs").status_code == client.get("/metrics").status_code == 200
 
 
-def test_the_image_is_small_and_whole(image):
-    assert size_mb(image) <= 150
+def test_the_image_is_small_and_whole(environment):
+    assert size_mb(environment) <= 150
     code = "from services.inference.aws import client; [client(of) for of in ('ssm', 's3', 'firehose')]"
-    environment = os.environ | {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
-    subprocess.run([image / "bin" / "python", "-c", code], cwd=image, env=environment, check=True)
+    variables = os.environ | {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:1"}
+    subprocess.run([environment / "bin" / "python", "-c", code], cwd=environment, env=variables, check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the Lambda runtime client is for Linux only")

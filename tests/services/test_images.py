@@ -11,7 +11,7 @@ import pytest
 
 from contract.paths import ROOT
 from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
-from tests.services.images import build, context, instructions
+from tests.services.images import context, instructions
 
 DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
 by_name = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
@@ -57,19 +57,6 @@ def test_the_builds_see_sources_alone(tmp_path):
     assert {"contract", "services"} <= seen
     assert not list(tmp_path.rglob("Pulumi*"))
     assert not list(tmp_path.rglob(".*"))
-
-
-@pytest.fixture(scope="module")
-def image():
-    """Where any user may read: the container's user is not the one who built the image."""
-    folder = Path(tempfile.mkdtemp(prefix="image-"))
-    folder.chmod(0o755)
-    yield build(ROOT / "services/inference/Dockerfile", folder)
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o755)
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
