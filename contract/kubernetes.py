@@ -27,14 +27,23 @@ LAKE = "/lake"
 """Where a job's pods see it."""
 
 
-def placement(pool: str, gpus: int) -> dict[str, Any]:
-    """What the spec of a job's pod says about where it runs: `nodeSelector`, `tolerations`.
+CAPACITY = "karpenter.sh/capacity-type"
+"""Label of a node: `reserved`, `spot` or `on-demand`."""
+
+
+def placement(pool: str, gpus: int, *, spot: bool = True) -> dict[str, Any]:
+    """What the spec of a job's pod says about where it runs: `nodeSelector`, `tolerations`, `affinity`.
 
     Args:
         pool: name of the pool that the job wants.
         gpus: that the pod asks for.
+        spot: whether spare capacity will do.
     """
     spec: dict[str, Any] = {"nodeSelector": {POOL: pool}}
     if gpus:
         spec["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    if not spot:
+        kept = {"matchExpressions": [{"key": CAPACITY, "operator": "NotIn", "values": ["spot"]}]}
+        required = {"nodeSelectorTerms": [kept]}
+        spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
     return spec

@@ -61,8 +61,17 @@ class EksTeam(Strict):
     namespace: str
     queue: str
     service_account: str
-    pools: tuple[str, ...]
-    """Of which it has a quota."""
+    pools: dict[str, int]
+    """Of which it has a quota, with the most that one of its jobs gets there: GPUs, or vCPUs of a pool without."""
+
+
+class EksPool(Strict):
+    """Nodes of a kind."""
+
+    types: dict[str, int]
+    """Instance types, with the EFA interfaces of each."""
+    spot_only: bool = False
+    """Whether there is nothing but spare capacity."""
 
 
 class EksOutputs(LimitOutputs):
@@ -70,8 +79,7 @@ class EksOutputs(LimitOutputs):
 
     cluster: str
     teams: dict[str, EksTeam]
-    pools: dict[str, dict[str, int]]
-    """By pool and instance type, the EFA interfaces of a node."""
+    pools: dict[str, EksPool]
     priorities: tuple[str, ...] = ()
     """That a job may have instead of none."""
     lake: bool = False

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from infra import cluster_policies
 from infra.foundation import Foundation
 from infra.policies import PODS
 from infra.regions import arn
-from infra.settings.cluster import SYSTEM_PODS, ClusterSettings
+from infra.settings.cluster import SYSTEM_DISK_GB, SYSTEM_PODS, ClusterSettings
 from infra.versions import ADDONS, KUBERNETES, NODE_RELEASE, Chart
 
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
@@ -307,7 +307,8 @@ class Cluster(pulumi.ComponentResource):
         statements: list[dict[str, Any]] | None = None,
     ) -> aws.eks.Addon:
         """An add-on of the pinned version: what it waits for, its settings, what a service account of it may do."""
-        after, associations = list(after), None
+        after = list(after)
+        associations: list[aws.eks.AddonPodIdentityAssociationArgsDict] | None = None
         if statements:
             role, policy = self._on.role_and_policy(ROLES[addon], PODS, statements, self._child)
             associations = [{"service_account": account, "role_arn": role.arn}]
@@ -333,7 +334,7 @@ class Cluster(pulumi.ComponentResource):
         }
         return self._addon("vpc-cni", [], values, "aws-node", cluster_policies.network_plugin(self._on))
 
-    def _system_nodes(self, after: list[pulumi.Resource]) -> aws.eks.NodeGroup:
+    def _system_nodes(self, after: Sequence[pulumi.Resource]) -> aws.eks.NodeGroup:
         name, settings = self._naming("system"), self._args.settings.system
         template = aws.ec2.LaunchTemplate(
             name,
@@ -345,7 +346,7 @@ class Cluster(pulumi.ComponentResource):
                     # With the account's key for EBS: there are images and logs on it. Our own would have to be given to
                     # the role of Auto Scaling, which is the account's.
                     "ebs": {
-                        "volume_size": 50,
+                        "volume_size": SYSTEM_DISK_GB,
                         "volume_type": "gp3",
                         "encrypted": "true",
                         "delete_on_termination": "true",

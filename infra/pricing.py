@@ -8,6 +8,8 @@ from pydantic import Field
 
 from contract.paths import ROOT
 from contract.strict import Strict, parse, read_yaml
+from infra.instances import INSTANCES, family
+from infra.settings.cluster import SYSTEM_DISK_GB
 
 HOURS = 730
 """Of a month, on average."""
@@ -91,7 +93,7 @@ def monthly(resources: Sequence[Resource], load: Load, prices: Mapping[str, floa
     found: dict[str, list[float]] = {}
     unpriced = set()
     for resource in resources:
-        if resource.type in FREE:
+        if resource.type in FREE or resource.type.startswith(WITHIN):
             continue
         if resource.type not in PRICED:
             unpriced.add(resource.type)
@@ -193,10 +195,22 @@ def _firewall(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float])
     return price["waf_acl_month"] + rules + load.requests / 1e6 * price["waf_request_million"]
 
 
+def _nodes(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    """A node group at its smallest size, with the disks of its launch template."""
+    (type_,) = inputs["instanceTypes"]
+    hourly = INSTANCES[type_].vcpus * price[f"ec2_{family(type_)}_vcpu_hour"]
+    return int(inputs["scalingConfig"]["minSize"]) * (HOURS * hourly + SYSTEM_DISK_GB * price["ebs_gb_month"])
+
+
+def _lustre(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    return int(inputs["storageCapacity"]) * price[f"fsx_lustre_{inputs['perUnitStorageThroughput']}_gb_month"]
+
+
 BUCKETS = 5
 """Over which the stored data are spread; it does not matter how, as all cost the same."""
 
 PRICED: dict[str, Price] = {
+    "aws:amp/scraper:Scraper": lambda _, __, price: HOURS * price["prometheus_collector_hour"],
     "aws:apigatewayv2/api:Api": _api,
     "aws:cloudtrail/trail:Trail": lambda _, load, price: load.requests / 1e9 * price["trail_million_events"],
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": lambda _, __, price: price["alarm_composite_month"],
@@ -209,6 +223,9 @@ PRICED: dict[str, Price] = {
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": lambda _, __, price: price["ecr_gb_month"],
     "aws:ecs/taskDefinition:TaskDefinition": _task,
+    "aws:eks/cluster:Cluster": lambda _, __, price: HOURS * price["eks_cluster_hour"],
+    "aws:eks/nodeGroup:NodeGroup": _nodes,
+    "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
     "aws:grafana/workspace:Workspace": _grafana,
     "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream": _capture,
     "aws:kms/key:Key": _kms,
@@ -241,6 +258,8 @@ FREE = frozenset(
         "aws:batch/jobQueue:JobQueue",
         "aws:batch/schedulingPolicy:SchedulingPolicy",
         "aws:budgets/budget:Budget",
+        "aws:cloudwatch/eventRule:EventRule",
+        "aws:cloudwatch/eventTarget:EventTarget",
         "aws:cloudwatch/logStream:LogStream",
         "aws:codedeploy/application:Application",
         "aws:codedeploy/deploymentConfig:DeploymentConfig",
@@ -252,6 +271,7 @@ FREE = frozenset(
         "aws:ec2/flowLog:FlowLog",
         "aws:ec2/launchTemplate:LaunchTemplate",
         "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/placementGroup:PlacementGroup",
         "aws:ec2/route:Route",
         "aws:ec2/routeTable:RouteTable",
         "aws:ec2/routeTableAssociation:RouteTableAssociation",
@@ -261,6 +281,12 @@ FREE = frozenset(
         "aws:ecr/lifecyclePolicy:LifecyclePolicy",
         "aws:ecs/cluster:Cluster",
         "aws:ecs/service:Service",
+        "aws:eks/accessEntry:AccessEntry",
+        "aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
+        # What the agents among the add-ons send is paid for by what jobs print and how many nodes there are.
+        "aws:eks/addon:Addon",
+        "aws:eks/podIdentityAssociation:PodIdentityAssociation",
+        "aws:fsx/dataRepositoryAssociation:DataRepositoryAssociation",
         "aws:glue/catalogDatabase:CatalogDatabase",
         "aws:glue/catalogTable:CatalogTable",
         "aws:grafana/roleAssociation:RoleAssociation",
@@ -289,6 +315,8 @@ FREE = frozenset(
         "aws:sns/topic:Topic",
         "aws:sns/topicPolicy:TopicPolicy",
         "aws:sns/topicSubscription:TopicSubscription",
+        "aws:sqs/queue:Queue",
+        "aws:sqs/queuePolicy:QueuePolicy",
         "aws:ssm/parameter:Parameter",
         "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
@@ -300,6 +328,9 @@ FREE = frozenset(
         "grafana:oss/dataSource:DataSource",
         "grafana:oss/folder:Folder",
         "pulumi:providers:grafana",
+        "pulumi:providers:kubernetes",
     }
 )
 """What costs nothing by itself, or so little that it shows in no cent."""
+WITHIN = "kubernetes:"
+"""What is in the cluster runs on its nodes, which are paid for; those of the pools while jobs run."""

@@ -1,4 +1,4 @@
-"""Rules for what runs: functions, clusters, GPUs, notebooks, pods; and for logs and tags."""
+"""Rules for what runs: functions, tasks, GPUs, notebooks; and for logs and tags."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from infra.guardrails.storage import STATEFUL
 from infra.sizes import LAMBDA_MEMORY_MB, LAMBDA_TIMEOUT_S, fargate_mistake
 
 FUNCTION = "aws:lambda/function:Function"
-CLUSTER, NODES = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
+NODES = "aws:eks/nodeGroup:NodeGroup"
 SCALING, BATCH = "aws:autoscaling/group:Group", "aws:batch/computeEnvironment:ComputeEnvironment"
 TEMPLATE, INSTANCE = "aws:ec2/launchTemplate:LaunchTemplate", "aws:ec2/instance:Instance"
 TASK = "aws:ecs/taskDefinition:TaskDefinition"
@@ -149,30 +149,6 @@ def _(stack: Stack) -> Iterator[tuple[Resource, str]]:
             yield instance, "a GPU instance of its own never shuts down"
 
 
-@rule("cluster-secrets-encrypted", "Give encryptionConfig a key for the resources secrets.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    if not cluster.has("encryptionConfig"):
-        yield "Kubernetes secrets are not encrypted with a key of ours"
-
-
-@rule("cluster-endpoint-private", "Set endpointPublicAccess to false, or publicAccessCidrs to an allow-list.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    ranges = cluster.get("vpcConfig.publicAccessCidrs")
-    listed = unknown(ranges) or (bool(ranges) and "0.0.0.0/0" not in ranges)
-    if not cluster.is_("vpcConfig.endpointPublicAccess", False) and not listed:
-        yield "the API server answers the whole world"
-
-
-@rule("cluster-logs", "Add api, audit and authenticator to enabledClusterLogTypes.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    enabled = cluster.get("enabledClusterLogTypes")
-    if unknown(enabled) or any(map(unknown, enabled or [])):
-        return
-    missing = [kind for kind in ("api", "audit", "authenticator") if kind not in (enabled or [])]
-    if missing:
-        yield f"no logs of {', '.join(missing)}"
-
-
 @rule(
     "sagemaker-encrypted",
     "Set kmsKeyId (notebook, domain) or kmsKeyArn (endpoint) to the environment's key.",
@@ -221,45 +197,3 @@ def _(resource: Resource, _tier: str) -> Iterator[str]:
     missing = [] if unknown(tags) else [tag for tag in TAGS if tag not in (tags or {})]
     if missing:
         yield f"no tag {', '.join(missing)}"
-
-
-def _pods(resource: Resource) -> Iterator[Mapping[str, Any]]:
-    """The pod specs of a Kubernetes workload, whatever its kind."""
-    if not resource.type.startswith("kubernetes:"):
-        return
-    for path in ("spec", "spec.template.spec", "spec.jobTemplate.spec.template.spec"):
-        spec = resource.get(path)
-        if isinstance(spec, Mapping) and "containers" in spec:
-            yield spec
-
-
-def _containers(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for kind in ("containers", "initContainers"):
-        found = spec.get(kind)
-        yield from (c for c in (found if isinstance(found, list) else []) if isinstance(c, Mapping))
-
-
-@rule("pod-not-privileged", "Leave securityContext.privileged and allowPrivilegeEscalation false.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for container in (c for spec in _pods(workload) for c in _containers(spec)):
-        context = container.get("securityContext")
-        for switch in ("privileged", "allowPrivilegeEscalation"):
-            if isinstance(context, Mapping) and context.get(switch) is True:
-                yield f"the container {container.get('name')} has {switch}"
-
-
-@rule("pod-not-on-host", "Leave hostNetwork, hostPID and hostIPC false.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for spec in _pods(workload):
-        for switch in ("hostNetwork", "hostPID", "hostIPC"):
-            if spec.get(switch) is True:
-                yield f"it has {switch}"
-
-
-@rule("pod-image-pinned", "Name the image by digest (name@sha256:...), or at least by a version.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for container in (c for spec in _pods(workload) for c in _containers(spec)):
-        image = str(container.get("image"))
-        tag = image.rpartition("/")[2].partition(":")[2]
-        if not unknown(image) and "@sha256:" not in image and tag in ("", "latest", "main", "master", "stable", "dev"):
-            yield f"{image} may be another image tomorrow"

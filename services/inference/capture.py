@@ -5,8 +5,6 @@ delivered is counted, logged once and dropped: whatever becomes of the lines, re
 """
 
 import base64
-import hashlib
-import hmac
 import logging
 import random
 import threading
@@ -22,6 +20,7 @@ from msgspec import Struct
 
 from services.inference.artifacts import Version
 from services.inference.aws import client
+from services.inference.hashes import HashKey
 from services.inference.metrics import Metrics
 from services.inference.protocol import Output
 from services.inference.tensors import Array, encode, to_json
@@ -178,10 +177,10 @@ class Captured(Struct, gc=False):
 class Capture:
     """Writes predictions down, as `contract.capture.PREDICTION_COLUMNS` says."""
 
-    def __init__(self, stream: Stream, percent: int, hash_key: str) -> None:
+    def __init__(self, stream: Stream, percent: int, hash_key: HashKey) -> None:
         self._stream = stream
         self._percent = percent
-        self._key = hash_key.encode()
+        self._hash_key = hash_key
 
     def add(
         self, version: Version, prediction_id: str, trace_id: str, seconds: float, rows: int, captured: Captured
@@ -225,19 +224,15 @@ class Capture:
         if isinstance(rows, msgspec.Raw):
             rows = np.array(msgspec.json.decode(_flat(rows)), np.float64).reshape(-1, len(version.columns))
         values: list[list[Any]] = rows.tolist()
-        hashed: dict[str, list[str]] = {}
+        hashed: dict[str, list[str | None]] = {}
         for column, name in enumerate(version.columns):
             how = version.sensitive.get(name)
             if how == "hash":
-                hashed[name] = [self._hash(version.model, name, row[column]) for row in values]
+                hashed[name] = [self._hash_key.hash(version.model, name, row[column]) for row in values]
             if how:
                 for row in values:
                     row[column] = None
         return encode([number for row in values for number in row]), encode(hashed)
-
-    def _hash(self, model: str, column: str, value: float) -> str:
-        """HMAC-SHA256 of `<model>/<column>/<value>`; without a secret key, few possible values can be tried out."""
-        return hmac.new(self._key, f"{model}/{column}/{value}".encode(), hashlib.sha256).hexdigest()
 
 
 def _flat(numbers: msgspec.Raw) -> bytes:

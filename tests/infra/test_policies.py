@@ -12,6 +12,7 @@ from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS, as_list
 from tests.infra.test_runtimes import INFERENCE, RUNTIMES
 
 SERVED = INFERENCE | {"architecture": "x86_64"}
+HASHED = {"runtime": "lambda", "sensitive": {"pixels": "hash"}}
 ELEMENTS = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 ONLY_ON_RESOURCES = {"sts:AssumeRole"}
 
@@ -21,7 +22,7 @@ def documents(build) -> dict[str, dict]:
     return {
         f"{resource.type} {resource.name} {name}": json.loads(resource.inputs[name])
         for settings in (EVERYTHING_ON, EVERYTHING_ON | {"data": MLFLOW_ON_ECS})
-        for serving in RUNTIMES.values()
+        for serving in (*RUNTIMES.values(), HASHED)
         for resource in build("prod", serving=serving, **settings | {"inference": SERVED}).resources.values()
         for name in policy_properties(resource)
     }
@@ -42,7 +43,7 @@ def actions(pattern: str) -> list[str]:
 
 def test_there_are_documents_of_every_kind(documents):
     kinds = {name.split()[0].rpartition(":")[2] for name in documents}
-    assert kinds == {"BucketPolicy", "KeyPolicy", "Role", "RolePolicy", "TopicPolicy"}
+    assert kinds == {"BucketPolicy", "Key", "KeyPolicy", "Role", "RolePolicy", "TopicPolicy"}
     assert len(documents) >= 16
 
 
@@ -88,7 +89,14 @@ def applies(action: str, arn: str) -> bool:
 
 
 def test_no_document_is_larger_than_its_place_takes(documents):
-    limits = {"Role": 2048, "RolePolicy": 10_240, "BucketPolicy": 20_480, "KeyPolicy": 32_768, "TopicPolicy": 30_720}
+    limits = {
+        "Role": 2048,
+        "RolePolicy": 10_240,
+        "BucketPolicy": 20_480,
+        "Key": 32_768,
+        "KeyPolicy": 32_768,
+        "TopicPolicy": 30_720,
+    }
     for name, document in documents.items():
         limit = limits[name.split()[0].rpartition(":")[2]]
         assert len(json.dumps(document, separators=(",", ":"))) <= limit, name

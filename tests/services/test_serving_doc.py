@@ -1,16 +1,11 @@
-"""docs/serving.md says what the code does: routes, settings, metrics, columns and the formula of the assignment."""
+"""docs/serving.md says what the code does: routes, settings, metrics and columns."""
 
-import hashlib
 import re
-from types import SimpleNamespace
-
-import pytest
 
 from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
 from contract.metrics import SERVICE
 from contract.paths import ROOT
 from contract.service import ServiceSettings
-from services.inference.live import Model
 from tests.services.conftest import serve_directory
 
 DOC = (ROOT / "docs/serving.md").read_text()
@@ -54,14 +49,3 @@ def test_every_route_is_there(tmp_path, linear):
         for method, operation in operations.items()
     }
     assert set(rows("Routes")) == routes
-
-
-@pytest.mark.parametrize("weights", [[("3", 90), ("4", 10)], [("1", 100)], [("7", 1), ("2", 33), ("5", 66)]])
-def test_the_formula_is_the_one_that_assigns(weights):
-    names = {"hashlib": hashlib}
-    exec(re.search(r"```python\n(.*?)```", DOC, re.DOTALL)[1], names)
-    model = Model("digits")
-    versions = {number: SimpleNamespace(number=number, is_slow=False) for number, _ in weights}
-    model.serve(versions, tuple((versions[number], weight) for number, weight in weights))
-    for user in map(str, range(300)):
-        assert names["version"]("digits", user, weights) == model.choose(user).number
