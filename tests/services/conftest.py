@@ -6,13 +6,11 @@ import http.server
 import io
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -28,7 +26,6 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions
 from services.inference.app import Service, create_app
 from tests.conftest import REGION
-from tests.services.images import build
 
 BUCKET = "artifacts"
 ROOT = Path(__file__).parents[2]
@@ -304,19 +301,6 @@ def run_directory(run, tmp_path_factory):
         return run(*arguments, environment={"SM_MODEL_DIR": str(folder), **environment}).wait()
 
     return of
-
-
-@pytest.fixture(scope="session")
-def image():
-    """The inference image, where any user may read: the container's user is not the one who built it."""
-    folder = Path(tempfile.mkdtemp(prefix="image-"))
-    folder.chmod(0o755)
-    yield build(ROOT / "services/inference/Dockerfile", folder)
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o755)
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 class Firehose(http.server.BaseHTTPRequestHandler):

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,9 +16,23 @@ import pytest
 
 from services.inference.slim import size_mb
 from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
+from tests.services.images import build
 from tests.services.test_lambda import event
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def image():
+    """The inference image, where any user may read: the container's user is not the one who built it."""
+    folder = Path(tempfile.mkdtemp(prefix="image-"))
+    folder.chmod(0o755)
+    yield build(ROOT / "services/inference/Dockerfile", folder)
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +124,49 @@ def test_on_lambda_it_asks_the_runtime_api_for_events(run):
             api.shutdown()
     assert answers[0]["statusCode"] == 200
     assert json.loads(answers[0]["body"])["model_name"] == "digits"
+
+
+@pytest.fixture
+def writable():
+    """The one folder that the service may write to."""
+    folder = Path(tempfile.mkdtemp(prefix="tmp-"))
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.e2e
+def test_the_inference_image_answers_from_a_read_only_file_system(image, writable):
+    model = writable / "model"
+    model.mkdir()
+    for name, content in Linear().files().items():
+        (model / name).write_bytes(content)
+    before, port = image.files(), free_port()
+    variables = {"PORT": str(port), "TMPDIR": str(writable), "SM_MODEL_DIR": str(model)}
+    process = image.run([*image.entrypoint, "serve"], **variables)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            wait_until(lambda: is_ready(client) or process.poll() is not None, seconds=30)
+            assert process.poll() is None
+            answer = client.post("/v2/models/digits/infer", json=request([1, 2, 3, 4]))
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["outputs"][0]["data"] == Linear().answer([[1, 2, 3, 4]])["label"].tolist()
+        assert image.run(image.health, **variables).wait(10) == 0
+        assert image.run(["touch", "/opt/venv/written"]).wait(10) != 0, "the file system must be read-only"
+    finally:
+        process.terminate()
+        process.wait(20)
+    assert image.files() == before
+    assert image.run(image.health, **variables).wait(10) != 0, "the health check must fail once nothing serves"
+
+
+@pytest.mark.e2e
+def test_the_inference_image_holds_what_the_service_needs_alone(image):
+    python = image.root / "opt/venv/bin/python"
+    listed = "import importlib.metadata as m; print(*sorted({d.name.lower() for d in m.distributions()}))"
+    packages = subprocess.run([python, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
+    assert {"fastapi", "uvicorn", "onnxruntime", "boto3", "awslambdaric"} <= set(packages)
+    assert not {"torch", "pulumi", "moto", "mlflow", "typer", "onnx", "pip", "setuptools", "wheel"} & set(packages)
+    ours = {path.name for path in (image.root / "opt/venv").glob("lib/python*/site-packages/services/*")}
+    assert "inference" in ours
+    assert "mlflow" not in ours
