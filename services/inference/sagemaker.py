@@ -121,7 +121,7 @@ def _read_json(body: bytes, reader: Reader) -> list[list[Any]]:
 def _read_csv(body: bytes, reader: Reader) -> list[list[Any]]:
     rows: list[list[Any]] = []
     try:
-        for row in csv.reader(body.decode().splitlines(), strict=True):
+        for row in csv.reader(body.decode("utf-8-sig").splitlines(), strict=True):
             if row:
                 rows.append([_number(cell) for cell in row] if reader.is_number else list(row))
     except (ValueError, csv.Error) as error:

@@ -105,9 +105,11 @@ def test_sigterm_reaches_the_server(tmp_path):
 def test_the_image_s_start_command_serves_from_its_requirements_alone(postgres, user, tmp_path):
     """In a clean environment, with just the files and packages of the image, against a real PostgreSQL."""
     environment = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    # Most of its modules are never imported, and to compile all of them takes longer than all the rest.
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin/python", "install", "-q", "--no-compile"]
     requirements = ["-r", ROOT / "services/mlflow/requirements.txt"]
-    subprocess.run([environment / "bin/pip", "install", "-q", *requirements], check=True, capture_output=True)
+    subprocess.run([*pip, *requirements], check=True, capture_output=True)
     app = tmp_path / "app" / "services"
     app.mkdir(parents=True)
     (app / "mlflow").symlink_to(ROOT / "services/mlflow")

@@ -17,6 +17,10 @@ def test_csv_rows_answer_as_the_client_accepts(client, linear):
     headers = {"content-type": "text/csv; charset=utf-8"}
     as_json = client.post("/invocations", content=CSV, headers=headers)
     assert as_json.json() == client.post("/invocations", json=ROWS).json()
+    from_excel = client.post(
+        "/invocations", content=b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode(), headers=headers
+    )
+    assert from_excel.json() == as_json.json()
     as_csv = client.post("/invocations", content=CSV, headers=headers | {"accept": "text/csv"})
     assert as_csv.headers["content-type"] == "text/csv"
     first, second = as_csv.text.splitlines()
