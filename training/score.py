@@ -35,7 +35,7 @@ from training.tables import Table, open_table
 VERSION, ERROR = "version", "error"
 """The columns that the output has beside the model's answers and the columns of the input."""
 _UNREADABLE = {"place": pl.Int64(), ERROR: pl.String()}
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 1024
 SECONDS_BETWEEN_LINES = 5
 Watch = Callable[[int, float], None]
 """Told how many rows are done, and which share of the input that is."""
