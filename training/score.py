@@ -97,6 +97,9 @@ def score(manifest: Manifest, live: LiveVersion, source: str, output: str, watch
         with chunks_of(output, _job(manifest, live, table)) as chunks:
             resumed = chunks.done[-1].rows if chunks.done else 0
             _score(scorer, table, chunks, watch)
+            if not table.is_unchanged:
+                chunks.forget()
+                raise PlatformError(f"{source} was changed while it was read, and nothing was written; start again")
             whole = chunks.scan(scorer.empty)
             wrong = pl.col(ERROR).is_not_null()
             found = whole.select(pl.len(), errors=wrong.sum(), first=pl.col(ERROR).filter(wrong).first()).collect()

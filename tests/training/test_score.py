@@ -347,6 +347,30 @@ def test_another_input_or_version_starts_anew(places, live, orders):
     assert score(orders(), live(), source, resumed, lambda *_: None).resumed == 0
 
 
+def test_an_input_that_changes_meanwhile_gives_nothing(job, tmp_path):
+    def change(*_):
+        with (tmp_path / "in.csv").open("a") as file:
+            file.write("4,1,1,1,red,late")
+
+    with pytest.raises(PlatformError, match=r"in.csv was changed while it was read, and nothing was written"):
+        job(watch=change)
+    assert nothing_left(tmp_path)
+
+
+def test_two_runs_of_one_job_do_not_mix(places, live, orders):
+    source, whole, _ = places("csv", "local")
+    told = []
+
+    def again(*_):
+        if not told:
+            told.append("now")
+            with pytest.raises(PlatformError, match="another run of the same job is under way"):
+                score(orders(), live(), source, whole, lambda *_: None)
+
+    assert score(orders(), live(), source, whole, again).rows == 1000
+    assert told
+
+
 CONTAINER = """
 import sys
 from training import __main__ as container, csvfile
