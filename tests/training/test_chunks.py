@@ -116,6 +116,18 @@ def test_an_old_output_stands_until_the_new_one_is_whole(places, published, orde
     assert Path(whole).read_text() == "the old one"
 
 
+def test_a_chunk_that_was_lost_on_its_way_to_the_disk_is_told(places, published, orders):
+    source, whole, _ = places("csv", "local")
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, whole, Stop(3))
+    first, *_ = sorted(Path(f"{whole}.parts").glob("*/000000-*.parquet"))
+    first.write_bytes(b"")
+    with pytest.raises(PlatformError, match=r"a finished chunk cannot be read .* all are deleted now, start again"):
+        score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    assert content(whole) is None
+    assert score(orders(), published(ARCHIVE), source, whole, lambda *_: None).resumed == 0
+
+
 def test_another_input_or_version_starts_anew(places, published, orders):
     source, _, resumed = places("csv", "local")
     with pytest.raises(StoppedError):
