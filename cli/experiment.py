@@ -77,9 +77,10 @@ def experiment(
         show({}, True, document | {"min_labels": statistics.MIN_LABELS, "versions": versions})
         return
     _print(name, versions)
+    counted = "since the service was started" if environment == "local" else f"in the last {days:g} days"
     progress.print(
         f"[dim]{test}, level {statistics.ALPHA} after Holm's correction, at least {statistics.MIN_LABELS} labels "
-        f"each; in brackets 95% confidence intervals[/dim]"
+        f"each; in brackets 95% confidence intervals; requests and errors {counted}[/dim]"
     )
 
 

@@ -4,6 +4,7 @@ The output is a local file or an object in S3, and the chunks lie beside it, bel
 under another name and then renamed, or is one PUT; the same goes for the output. So neither is ever there by half.
 """
 
+import fcntl
 import re
 import shutil
 import tempfile
@@ -133,7 +134,7 @@ def chunks_of(output: str, job: str) -> Iterator[Chunks]:
         job: names all that the output depends on; chunks of another job are not used.
 
     Raises:
-        PlatformError: if the output cannot be there.
+        PlatformError: if the output cannot be there, or another run of the same job is about to write it.
     """
     if output.startswith("s3://"):
         with tempfile.TemporaryDirectory() as scratch:
@@ -145,9 +146,16 @@ def chunks_of(output: str, job: str) -> Iterator[Chunks]:
         raise PlatformError(f"--output {output}: there is no folder {parent}; make it first")
     folder = Path(f"{output}.parts") / job
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield Chunks(output, job, folder)
-    finally:
-        with suppress(OSError):  # no chunk is in it; what else there is stays for the next run
-            folder.rmdir()
-            folder.parent.rmdir()
+    lock = folder / "lock"
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlatformError(f"--output {output}: another run of the same job is under way") from None
+        try:
+            yield Chunks(output, job, folder)
+        finally:
+            with suppress(OSError):  # chunks in it stay for the next run
+                lock.unlink()
+                folder.rmdir()
+                folder.parent.rmdir()

@@ -99,7 +99,11 @@ def collect(bucket: str, model: str, task: Task, since: datetime) -> dict[int, A
 
 
 def quality(arm: Arm, task: Task) -> Estimate | None:
-    """Accuracy, mean absolute error or area under the ROC curve, with a 95% interval; None if it is not defined."""
+    """Accuracy, mean absolute error or area under the ROC curve, with a 95% interval; None if it is not defined.
+
+    The intervals are those of Wilson (see `proportion`), of Student (Biometrika 6, 1908, 1-25: a mean and its standard
+    error, with the t distribution of n - 1 degrees of freedom), and of Hanley and McNeil (see `_area`).
+    """
     answers, labels = np.array(arm.answers), np.array(arm.labels)
     if not len(labels):
         return None
@@ -166,7 +170,12 @@ def _judge(version: int, arm: Arm, baseline: Arm, task: Task, p: float | None) -
 
 
 def _p_value(one: Arm, other: Arm, task: Task) -> float | None:
-    """Two-sided; None if there are too few labels."""
+    """Two-sided; None if there are too few labels.
+
+    Of two accuracies by `two_proportions`; of two mean errors by Welch's t-test (Biometrika 34, 1947, 28-35); of two
+    areas by their difference over its standard error, the root of the sum of both squared, which is normal for areas of
+    different rows (Hanley and McNeil, Radiology 143, 1982, 29-36).
+    """
     if min(len(one.labels), len(other.labels)) < MIN_LABELS:
         return None
     answers, labels = (np.array(one.answers), np.array(other.answers)), (np.array(one.labels), np.array(other.labels))

@@ -34,8 +34,8 @@ from training.tables import Table, open_table
 
 VERSION, ERROR = "version", "error"
 """The columns that the output has beside the model's answers and the columns of the input."""
-_UNREADABLE = {"place": pl.Int64(), ERROR: pl.String()}
-ROWS_AT_ONCE = 4096
+_UNREADABLE = {schema.POSITION: pl.Int64(), ERROR: pl.String()}
+ROWS_AT_ONCE = 1024
 SECONDS_BETWEEN_LINES = 5
 Watch = Callable[[int, float], None]
 """Told how many rows are done, and which share of the input that is."""
@@ -66,7 +66,7 @@ def chosen(names: ModelOutputs, number: int | None) -> LiveVersion:
     Raises:
         PlatformError: if there is none, or it is not approved.
     """
-    if number:
+    if number is not None:
         return registry.as_live(registry.find(names.package_group, number), 100)
     live = registry.live(names.live_parameter).versions
     if not live:
@@ -97,10 +97,11 @@ def score(manifest: Manifest, live: LiveVersion, source: str, output: str, watch
         with chunks_of(output, _job(manifest, live, table)) as chunks:
             resumed = chunks.done[-1].rows if chunks.done else 0
             _score(scorer, table, chunks, watch)
+            if not table.is_unchanged:
+                chunks.forget()
+                raise PlatformError(f"{source} was changed while it was read, and nothing was written; start again")
             whole = chunks.scan(scorer.empty)
-            wrong = pl.col(ERROR).is_not_null()
-            found = whole.select(pl.len(), errors=wrong.sum(), first=pl.col(ERROR).filter(wrong).first()).collect()
-            rows, errors, first = found.row(0)
+            rows, errors, first = _count(whole, chunks)
             if rows and errors == rows:
                 chunks.forget()
                 raise PlatformError(
@@ -125,7 +126,7 @@ class Scorer:
                 f"{table.name} lacks {few(missing)} of the {len(data.columns)} column(s) that {manifest.name} takes; "
                 f"its model.yaml describes them in data.features, and the file has {few(given)}"
             )
-        own = [tensor.name for tensor in opened.metadata.outputs] + [VERSION, ERROR]
+        own = [*(tensor.name for tensor in opened.metadata.outputs), VERSION, ERROR, schema.POSITION]
         if taken := sorted(set(own) & set(given)):
             raise PlatformError(
                 f"{table.name} has the column(s) {few(taken)}, which the output has itself; rename them"
@@ -149,15 +150,16 @@ class Scorer:
         rows, fits = batch.table.with_columns(typed).with_columns(reasons.alias(ERROR)), reasons.is_null()
         answered = rows.filter(fits).with_columns(*self._answers(features(typed.filter(fits), self._data)))
         if len(answered) < batch.count:  # what else there is has no answer, or not even columns
-            place = pl.Series("place", range(len(rows)) if batch.positions is None else batch.positions, pl.Int64)
-            unreadable = {"place": [one.position for one in batch.unreadable]}
+            positions = range(len(rows)) if batch.positions is None else batch.positions
+            place = pl.Series(schema.POSITION, positions, pl.Int64)
+            unreadable = {schema.POSITION: [one.position for one in batch.unreadable]}
             parts = [
                 self.empty,
                 answered.with_columns(place.filter(fits)),
                 rows.filter(~fits).with_columns(place.filter(~fits)),
                 pl.DataFrame(unreadable | {ERROR: [one.reason for one in batch.unreadable]}, _UNREADABLE),
             ]
-            answered = pl.concat(parts, how="diagonal").sort("place")
+            answered = pl.concat(parts, how="diagonal").sort(schema.POSITION)
         return answered.with_columns(pl.lit(self._version, pl.Int64).alias(VERSION)).select(list(self.types))
 
     def _answers(self, rows: Any) -> Iterator[pl.Series]:
@@ -187,7 +189,11 @@ def main(arguments: Sequence[str], outputs: Callable[[], Outputs]) -> None:
     parser.add_argument("--version", type=int, help="by default the live one that takes the most traffic")
     given = parser.parse_args(arguments)
     manifest = load_manifest(given.model)
-    names = outputs().models[manifest.name]
+    models = outputs().models
+    if manifest.name not in models:
+        raise PlatformError(
+            f"the environment that MLP_OUTPUTS tells of has no model {manifest.name!r}, but: {few([*models])}"
+        )
     said, start = time.monotonic(), time.monotonic()
 
     def watch(rows: int, share: float) -> None:
@@ -196,7 +202,7 @@ def main(arguments: Sequence[str], outputs: Callable[[], Outputs]) -> None:
             said = time.monotonic()
             print(f"rows={rows} share={share:.3f}", flush=True)
 
-    done = score(manifest, chosen(names, given.version), given.input, given.output, watch)
+    done = score(manifest, chosen(models[manifest.name], given.version), given.input, given.output, watch)
     seconds = time.monotonic() - start
     print(
         f"{given.output}: rows={done.rows} errors={done.errors} version={done.version} resumed={done.resumed} "
@@ -214,6 +220,19 @@ def _score(scorer: Scorer, table: Table, chunks: Chunks, watch: Watch) -> None:
         rows += batch.count
         chunks.add(scorer.score(batch), rows, end)
         watch(rows, end / table.size)
+
+
+def _count(whole: pl.LazyFrame, chunks: Chunks) -> tuple[int, int, str | None]:
+    """Rows, those with an error, and the first error."""
+    wrong = pl.col(ERROR).is_not_null()
+    counts = whole.select(pl.len(), errors=wrong.sum(), first=pl.col(ERROR).filter(wrong).first())
+    try:
+        rows, errors, first = counts.collect().row(0)
+    except pl.exceptions.PolarsError as error:  # the machine went down while one was on its way to the disk
+        chunks.forget()
+        said = str(error).splitlines()[0]
+        raise PlatformError(f"a finished chunk cannot be read ({said}); all are deleted now, start again") from None
+    return rows, errors, first
 
 
 def _check_names(source: str, output: str) -> None:

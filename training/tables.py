@@ -40,6 +40,11 @@ class Table:
     _header: int
     _bytes: "LocalBytes | RemoteBytes"
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it is still what it was when it was opened."""
+        return self._bytes.is_unchanged
+
     def batches(self, position: int = 0, row: int = 0) -> Iterator[tuple[Batch, int]]:
         """The batches after a position, each with the position at its end.
 
@@ -104,6 +109,11 @@ class LocalBytes:
     state: str
     size: int
 
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to it meanwhile."""
+        return _state(self.path) == self.state
+
     def read(self, start: int) -> Iterator[bytes]:
         """Its bytes from a position on."""
         with self.path.open("rb") as stream:
@@ -124,6 +134,7 @@ class RemoteBytes:
     state: str
     size: int
     folder: Path
+    is_unchanged = True  # or else reading it would have failed
 
     def read(self, start: int) -> Iterator[bytes]:
         """Its bytes from a position on, in requests of their own: none has to outlast a slow reader."""
@@ -147,13 +158,18 @@ class RemoteBytes:
 def _local(name: str) -> Iterator[LocalBytes]:
     path = Path(name)
     try:
-        found = path.stat()
+        state, size = _state(path), path.stat().st_size
         if path.is_dir():
             raise PlatformError(f"--input {name} is a folder; name a CSV or Parquet file in it")
         path.open("rb").close()
     except OSError as error:
         raise PlatformError(f"--input {name} cannot be read: {error.strerror}") from None
-    yield LocalBytes(path, f"{found.st_size} {found.st_mtime_ns}", found.st_size)
+    yield LocalBytes(path, state, size)
+
+
+def _state(path: Path) -> str:
+    found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_an_experiment_ends_with_a_verdict(mlp, users):
     for each in (first, second):
         assert each["live"]
         assert each["errors"] == 0
-        assert each["captured"] <= each["requests"]
+        assert each["requests"] >= 400  # since the service was started; there were requests before
         assert 0 < each["latency_ms"]["p50"]["value"] <= each["latency_ms"]["p95"]["value"]
         assert each["quality"]["low"] < each["quality"]["value"] <= each["quality"]["high"] + 1e-9
     assert (first["verdict"], second["verdict"]) == ("baseline", "better")
@@ -242,7 +242,7 @@ def test_an_experiment_ends_with_a_verdict(mlp, users):
     assert "--baseline 7: nothing was captured of it; there are: 1, 2" in (
         mlp("experiment", "digits", "--baseline", "7", fails=True).stderr
     )
-    assert "nothing was captured of diabetes" in mlp("experiment", "diabetes", "--days", "0.001", fails=True).stderr
+    assert "no labels" in mlp("experiment", "diabetes").stdout
 
 
 def test_a_rule_sends_a_cohort_to_its_version(mlp, users):
@@ -299,9 +299,7 @@ def test_a_poisoned_artifact_is_refused_and_all_is_as_it_was(mlp, client, users,
 
 
 def test_a_rejected_version_is_neither_deployed_nor_brought_back(mlp):
-    mlp("deploy", "digits", "--version", "1")
-    mlp("deploy", "digits", "--version", "2")
-    mlp("models", "reject", "digits", "1")
+    mlp("models", "reject", "digits", "1")  # which was live before version 2 was
     for command in (("deploy", "digits", "--version", "1"), ("rollback", "digits")):
         said = mlp(*command, fails=True).stderr
         assert "version 1 is not approved, but Rejected; `mlp models approve` approves a version" in said
