@@ -107,8 +107,15 @@ def _memory_mb(type_: str) -> int | None:
     """The memory of an instance type; None if neither the table nor AWS's naming tells it."""
     if type_ in INSTANCES:
         return INSTANCES[type_].memory_gib * 1024
-    size = re.fullmatch(r"([cmr])[5-9][a-z]*\.(?:(large)|(\d*)xlarge)", type_)
+    vcpus, purpose = vcpus_of(type_), type_[0]
+    return vcpus * MEMORY_GIB[purpose] * 1024 if vcpus and purpose in MEMORY_GIB else None
+
+
+def vcpus_of(type_: str) -> int | None:
+    """The virtual processors of an instance type, None if neither the table nor AWS's naming tells them."""
+    if type_ in INSTANCES:
+        return INSTANCES[type_].vcpus
+    size = re.fullmatch(r"[cmr][5-9][a-z]*\.(?:(large)|(\d*)xlarge)", type_)
     if not size:
         return None
-    vcpus = 2 if size[2] else 4 * int(size[3] or 1)
-    return vcpus * MEMORY_GIB[size[1]] * 1024
+    return 2 if size[1] else 4 * int(size[2] or 1)

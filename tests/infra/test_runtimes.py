@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from cli.cost import resources
 from cli.preview import check
 from contract.errors import PlatformError
 from contract.service import ServiceSettings
+from infra.pricing import Load, monthly, read_prices
 from tests.infra.conftest import DIGEST, PROD, only, statements
 
 BALANCER = {"name": "inference.ml.example.com", "certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/2"}
@@ -51,6 +53,30 @@ def test_a_latency_that_the_service_does_not_count_is_refused_where_an_alert_goe
     assert preview(**slow).outputs
     with pytest.raises(PlatformError, match=r"digits/model.yaml: serving.latency_ms is 10001, .*are 1 to 10000"):
         preview(**slow, observability={"prometheus": True})
+
+
+@pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
+def test_every_runtime_has_a_price(foresee, serving):
+    domain = BALANCER | {"name": "api.ml.example.com"}
+    settings = PROD | {"inference": INFERENCE | {"architecture": "x86_64", "domain": domain}}
+    prices = read_prices().prices
+    found, unpriced = monthly(resources(foresee(serving=serving, **settings)), Load(), prices)
+    assert unpriced == set()
+    (idle,) = [each.idle for each in found if each.component == "inference"]
+    runs = {
+        "lambda": 0,
+        "ecs": 2 * 730 * (prices["fargate_x86_vcpu_hour"] + 2 * prices["fargate_x86_gb_hour"]),
+        "g5.xlarge": 730 * prices["ec2_g5.xlarge_hour"],
+        "sagemaker": 730 * 2 * prices["ec2_c7i_vcpu_hour"] * 1.2,
+    }[serving.get("instance_type") or serving["runtime"]]
+    assert runs <= idle < runs + 40  # a load balancer, alarms, a disk
+
+
+def test_an_instance_without_a_price_is_named(foresee):
+    settings = {"network": NAT, "inference": INFERENCE | {"architecture": "x86_64"}}
+    deployment = foresee(serving=SAGEMAKER | {"instance_type": "ml.m5.large"}, **settings)
+    _, unpriced = monthly(resources(deployment), Load(), read_prices().prices)
+    assert unpriced == {"aws:sagemaker/endpointConfiguration:EndpointConfiguration"}
 
 
 @pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
