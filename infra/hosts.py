@@ -49,6 +49,12 @@ def sagemaker_mistakes(serving: SagemakerServing, region: str, architecture: Arc
         key = f"variants.{name}.instance_type" if serving.variants else "instance_type"
         if wrong := _sagemaker_mistake(variant.instance_type, region, architecture):
             yield f"{key}: {wrong}"
+    own = {name: has_own_disk(variant.instance_type) for name, variant in serving.variants.items()}
+    if len(set(own.values())) > 1:
+        yield (
+            f"variants: {', '.join(name for name in own if own[name])} have disks of their own, for which SageMaker "
+            "refuses a key, and the others need one; allowed are variants that all have such disks, or none"
+        )
 
 
 def _sagemaker_mistake(type_: str, region: str, architecture: Architecture) -> str | None:
@@ -101,6 +107,17 @@ def size_mistake(serving: Serving, size_mb: float, architecture: Architecture) -
                 f"another version; allowed there are up to {fits} MB"
             )
     return None
+
+
+def has_own_disk(type_: str) -> bool:
+    """Whether an instance type has NVMe storage of its own, which the hardware encrypts and SageMaker takes no key for.
+
+    In AWS's names a `d` stands for it; all that accelerates since g5 and p4 has it.
+    """
+    bare = type_.removeprefix("ml.")
+    if bare in INSTANCES:
+        return INSTANCES[bare].local_gb > 0
+    return bool(re.fullmatch(r"(g[5-9]|p[4-9]|trn|dl)[\w-]*|[a-z]+\d+[a-z]*d[a-z]*", family(bare)))
 
 
 def _memory_mb(type_: str) -> int | None:

@@ -216,6 +216,17 @@ def test_an_endpoint_runs_on_what_the_image_is_for(build, architecture, type_):
     assert (variant["variantName"], variant["instanceType"], variant["initialVariantWeight"]) == ("all", type_, 100)
 
 
+@pytest.mark.parametrize(("type_", "key"), [("ml.c7i.large", True), ("ml.g5.xlarge", False), ("ml.m5d.large", False)])
+def test_an_endpoint_has_a_key_unless_its_disks_are_its_own(foresee, type_, key):
+    """SageMaker refuses one for those, which the hardware encrypts."""
+    settings = PROD | {"inference": INFERENCE | {"architecture": "x86_64"}}
+    deployment = foresee("prod", serving=SAGEMAKER | {"instance_type": type_}, **settings)
+    (config,) = deployment.of_type("aws:sagemaker/endpointConfiguration:EndpointConfiguration")
+    assert bool(config.inputs.get("kmsKeyArn")) is key
+    assert config.inputs["dataCaptureConfig"]["kmsKeyId"]
+    assert check("prod", deployment).violations == ()
+
+
 def test_variants_share_the_requests_and_each_is_scaled_and_watched(build):
     deployment = build(serving=variants(small=90, large=10), network=NAT, inference=INFERENCE)
     config = inputs(deployment, "aws:sagemaker/endpointConfiguration:EndpointConfiguration")
@@ -284,6 +295,17 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
         (variants(small=90, large=20), {}, "must add up to 100, but they are 110: large 20, small 90"),
         (variants(small=90, large=10), X86, "serving.variants.small.instance_type: ml.c7g.large is arm64"),
         (variants(small=90, large=10) | {"instance_type": "ml.c7g.large"}, {}, "variants exclude one another"),
+        (
+            {
+                "runtime": "sagemaker",
+                "variants": {
+                    "cpu": {"instance_type": "ml.c7i.large", "weight": 50},
+                    "gpu": {"instance_type": "ml.g5.xlarge", "weight": 50},
+                },
+            },
+            X86,
+            "serving.variants: gpu have disks of their own, for which SageMaker refuses a key",
+        ),
         (variants(small=90, large=-10), {}, "variants.large.weight: input should be greater than or equal to 0"),
         (
             {"runtime": "lambda", "timeout_s": 5, "latency_ms": 6000},
