@@ -9,7 +9,7 @@ from typing import Literal
 import botocore.loaders
 
 from contract.serving import EcsServing, SagemakerServing, Serving, Variant
-from infra.instances import INSTANCES, REGIONS, family, problem
+from infra.instances import INSTANCES, REGIONS, family, offered, problem
 
 Architecture = Literal["arm64", "x86_64"]
 
@@ -65,6 +65,16 @@ def _sagemaker_mistake(type_: str, region: str, architecture: Architecture) -> s
         return f"SageMaker serves on no {type_}; allowed are {', '.join(close)} and the others that it has"
     if family(bare) in REGIONS and (wrong := problem(bare, region)):
         return wrong
+    if re.match(r"(g|p|inf|trn|dl)\d", bare) and bare not in INSTANCES:
+        gpus = [f"ml.{name}" for name, instance in INSTANCES.items() if instance.gpus and offered(name, region)]
+        return (
+            f"{type_} accelerates in a way that the service does not use, or that infra/instances.py has no regions "
+            f"for; allowed with GPUs in {region} are {', '.join(gpus)}"
+        )
+    if re.match(r"t\d", bare):
+        return (
+            f"{type_} is burstable, which SageMaker does not scale; allowed are families such as ml.c7i, ml.c7g, ml.m5"
+        )
     if architecture_of(bare) != architecture:
         usual = {"arm64": "ml.c7g, ml.m6g or ml.r6g", "x86_64": "ml.c7i, ml.m7i or ml.r7i"}[architecture]
         return (

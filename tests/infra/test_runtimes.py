@@ -285,6 +285,9 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
             X86,
             "serving.instance_type: SageMaker serves on no ml.c7i.huge; allowed are ml.c7i.large",
         ),
+        (SAGEMAKER | {"instance_type": "ml.inf2.xlarge"}, X86, "ml.inf2.xlarge accelerates in a way that the service"),
+        (SAGEMAKER | {"instance_type": "ml.p3.2xlarge"}, X86, "allowed with GPUs in eu-west-1 are ml.g4dn.xlarge, ml."),
+        (SAGEMAKER | {"instance_type": "ml.t2.medium"}, X86, "ml.t2.medium is burstable, which SageMaker does not"),
         (SAGEMAKER | {"instance_type": "ml.p5.48xlarge"}, X86, "serving.instance_type: eu-west-1 has no p5 instances"),
         (
             SAGEMAKER | {"instance_type": "ml.c7i.large"},
