@@ -9,7 +9,7 @@ from typing import Literal
 import botocore.loaders
 
 from contract.serving import EcsServing, SagemakerServing, Serving, Variant
-from infra.instances import INSTANCES, REGIONS, family, problem
+from infra.instances import INSTANCES, REGIONS, family, offered, problem
 
 Architecture = Literal["arm64", "x86_64"]
 
@@ -49,6 +49,12 @@ def sagemaker_mistakes(serving: SagemakerServing, region: str, architecture: Arc
         key = f"variants.{name}.instance_type" if serving.variants else "instance_type"
         if wrong := _sagemaker_mistake(variant.instance_type, region, architecture):
             yield f"{key}: {wrong}"
+    own = {name: has_own_disk(variant.instance_type) for name, variant in serving.variants.items()}
+    if len(set(own.values())) > 1:
+        yield (
+            f"variants: {', '.join(name for name in own if own[name])} have disks of their own, for which SageMaker "
+            "refuses a key, and the others need one; allowed are variants that all have such disks, or none"
+        )
 
 
 def _sagemaker_mistake(type_: str, region: str, architecture: Architecture) -> str | None:
@@ -59,6 +65,16 @@ def _sagemaker_mistake(type_: str, region: str, architecture: Architecture) -> s
         return f"SageMaker serves on no {type_}; allowed are {', '.join(close)} and the others that it has"
     if family(bare) in REGIONS and (wrong := problem(bare, region)):
         return wrong
+    if re.match(r"(g|p|inf|trn|dl)\d", bare) and bare not in INSTANCES:
+        gpus = [f"ml.{name}" for name, instance in INSTANCES.items() if instance.gpus and offered(name, region)]
+        return (
+            f"{type_} accelerates in a way that the service does not use, or that infra/instances.py has no regions "
+            f"for; allowed with GPUs in {region} are {', '.join(gpus)}"
+        )
+    if re.match(r"t\d", bare):
+        return (
+            f"{type_} is burstable, which SageMaker does not scale; allowed are families such as ml.c7i, ml.c7g, ml.m5"
+        )
     if architecture_of(bare) != architecture:
         usual = {"arm64": "ml.c7g, ml.m6g or ml.r6g", "x86_64": "ml.c7i, ml.m7i or ml.r7i"}[architecture]
         return (
@@ -103,12 +119,30 @@ def size_mistake(serving: Serving, size_mb: float, architecture: Architecture) -
     return None
 
 
+def has_own_disk(type_: str) -> bool:
+    """Whether an instance type has NVMe storage of its own, which the hardware encrypts and SageMaker takes no key for.
+
+    In AWS's names a `d` stands for it; all that accelerates since g5 and p4 has it.
+    """
+    bare = type_.removeprefix("ml.")
+    if bare in INSTANCES:
+        return INSTANCES[bare].local_gb > 0
+    return bool(re.fullmatch(r"(g[5-9]|p[4-9]|trn|dl)[\w-]*|[a-z]+\d+[a-z]*d[a-z]*", family(bare)))
+
+
 def _memory_mb(type_: str) -> int | None:
     """The memory of an instance type; None if neither the table nor AWS's naming tells it."""
     if type_ in INSTANCES:
         return INSTANCES[type_].memory_gib * 1024
-    size = re.fullmatch(r"([cmr])[5-9][a-z]*\.(?:(large)|(\d*)xlarge)", type_)
+    vcpus, purpose = vcpus_of(type_), type_[0]
+    return vcpus * MEMORY_GIB[purpose] * 1024 if vcpus and purpose in MEMORY_GIB else None
+
+
+def vcpus_of(type_: str) -> int | None:
+    """The virtual processors of an instance type, None if neither the table nor AWS's naming tells them."""
+    if type_ in INSTANCES:
+        return INSTANCES[type_].vcpus
+    size = re.fullmatch(r"[cmr][5-9][a-z]*\.(?:(large)|(\d*)xlarge)", type_)
     if not size:
         return None
-    vcpus = 2 if size[2] else 4 * int(size[3] or 1)
-    return vcpus * MEMORY_GIB[size[1]] * 1024
+    return 2 if size[1] else 4 * int(size[2] or 1)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from contract.paths import ROOT
 from contract.strict import Strict, parse, read_yaml
+from infra.hosts import vcpus_of
 from infra.instances import INSTANCES, family
 from infra.settings.cluster import SYSTEM_DISK_GB
 
@@ -60,10 +61,11 @@ class Cost:
 
 
 TASK, SERVICE = "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service"
+HOSTS = "aws:ec2/launchTemplate:LaunchTemplate"
 STREAM = "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream"
 OF_A_MODEL = {STREAM, "aws:lambda/function:Function"}
 
-Price = Callable[[Mapping[str, Any], Load, Mapping[str, float]], float]
+Price = Callable[[Mapping[str, Any], Load, Mapping[str, float]], float | None]
 
 
 def read_prices() -> Prices:
@@ -98,11 +100,16 @@ def monthly(resources: Sequence[Resource], load: Load, prices: Mapping[str, floa
         if resource.type not in PRICED:
             unpriced.add(resource.type)
             continue
-        price, count = PRICED[resource.type], tasks.get(resource.name, 1) if resource.type == TASK else 1
+        price = PRICED[resource.type]
         asked = of_each if resource.type in OF_A_MODEL else load
+        idle, loaded = price(resource.inputs, Load(), prices), price(resource.inputs, asked, prices)
+        if idle is None or loaded is None:
+            unpriced.add(resource.type)
+            continue
+        count = tasks.get(resource.name, 0 if resource.type == HOSTS else 1) if resource.type in (TASK, HOSTS) else 1
         sums = found.setdefault(resource.component, [0, 0])
-        sums[0] += count * price(resource.inputs, Load(), prices)
-        sums[1] += count * price(resource.inputs, asked, prices)
+        sums[0] += count * idle
+        sums[1] += count * loaded
     return [Cost(name, idle, loaded) for name, (idle, loaded) in sorted(found.items()) if loaded > 0], unpriced
 
 
@@ -202,6 +209,36 @@ def _nodes(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> fl
     return int(inputs["scalingConfig"]["minSize"]) * (HOURS * hourly + SYSTEM_DISK_GB * price["ebs_gb_month"])
 
 
+def _hourly(type_: str, price: Mapping[str, float]) -> float | None:
+    """What an instance of EC2 costs an hour, None if the list has no price for it: then the preview says so."""
+    if (known := price.get(f"ec2_{type_}_hour")) is not None:
+        return known
+    rate, vcpus = price.get(f"ec2_{family(type_)}_vcpu_hour"), vcpus_of(type_)
+    return rate * vcpus if rate and vcpus else None
+
+
+def _hosts(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float | None:
+    """One instance of a launch template that names its type: the GPU hosts of a model on ECS, one for each task."""
+    if "instanceType" not in inputs:
+        return 0  # what it launches is priced where it is asked for, or comes with a job
+    hourly = _hourly(inputs["instanceType"], price)
+    disks = sum(int(disk["ebs"]["volumeSize"]) for disk in inputs["blockDeviceMappings"])
+    return None if hourly is None else HOURS * hourly + disks * price["ebs_gb_month"]
+
+
+def _variants(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float | None:
+    """The instances of an endpoint at its smallest."""
+    total = 0.0
+    for variant in inputs["productionVariants"]:
+        type_ = variant["instanceType"].removeprefix("ml.")
+        hourly = _hourly(type_, price)
+        if hourly is None:
+            return None
+        factor = price["sagemaker_gpu_factor" if type_[0] in "gp" else "sagemaker_cpu_factor"]
+        total += int(variant["initialInstanceCount"]) * HOURS * hourly * factor
+    return total
+
+
 def _lustre(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
     return int(inputs["storageCapacity"]) * price[f"fsx_lustre_{inputs['perUnitStorageThroughput']}_gb_month"]
 
@@ -219,6 +256,7 @@ PRICED: dict[str, Price] = {
     "aws:cloudwatch/metricAlarm:MetricAlarm": _alarm,
     "aws:cognito/userPool:UserPool": _tokens,
     "aws:ec2/eip:Eip": _address,
+    "aws:ec2/launchTemplate:LaunchTemplate": _hosts,
     "aws:ec2/natGateway:NatGateway": _nat,
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": lambda _, __, price: price["ecr_gb_month"],
@@ -235,6 +273,7 @@ PRICED: dict[str, Price] = {
     "aws:rds/cluster:Cluster": _aurora,
     "aws:route53/zone:Zone": lambda _, __, price: price["zone_month"],
     "aws:s3/bucket:Bucket": _bucket,
+    "aws:sagemaker/endpointConfiguration:EndpointConfiguration": _variants,
     "aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer": _mlflow,
     "aws:wafv2/webAcl:WebAcl": _firewall,
 }
@@ -247,11 +286,18 @@ FREE = frozenset(
         "aws:amp/ruleGroupNamespace:RuleGroupNamespace",
         "aws:amp/workspace:Workspace",
         "aws:amp/workspaceConfiguration:WorkspaceConfiguration",
+        "aws:apigatewayv2/apiMapping:ApiMapping",
         "aws:apigatewayv2/authorizer:Authorizer",
+        "aws:apigatewayv2/domainName:DomainName",
         "aws:apigatewayv2/integration:Integration",
         "aws:apigatewayv2/route:Route",
         "aws:apigatewayv2/stage:Stage",
+        "aws:apigatewayv2/vpcLink:VpcLink",
+        # Of what scales one pays for the tasks and instances.
+        "aws:appautoscaling/policy:Policy",
+        "aws:appautoscaling/target:Target",
         "aws:athena/workgroup:Workgroup",
+        "aws:autoscaling/group:Group",
         # Of training one pays for what jobs run on, while they run: not for the queues they wait in.
         "aws:batch/computeEnvironment:ComputeEnvironment",
         "aws:batch/jobDefinition:JobDefinition",
@@ -269,7 +315,6 @@ FREE = frozenset(
         "aws:cognito/userPoolDomain:UserPoolDomain",
         "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
         "aws:ec2/flowLog:FlowLog",
-        "aws:ec2/launchTemplate:LaunchTemplate",
         "aws:ec2/internetGateway:InternetGateway",
         "aws:ec2/placementGroup:PlacementGroup",
         "aws:ec2/route:Route",
@@ -279,7 +324,9 @@ FREE = frozenset(
         "aws:ec2/subnet:Subnet",
         "aws:ec2/vpc:Vpc",
         "aws:ecr/lifecyclePolicy:LifecyclePolicy",
+        "aws:ecs/capacityProvider:CapacityProvider",
         "aws:ecs/cluster:Cluster",
+        "aws:ecs/clusterCapacityProviders:ClusterCapacityProviders",
         "aws:ecs/service:Service",
         "aws:eks/accessEntry:AccessEntry",
         "aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
@@ -300,6 +347,7 @@ FREE = frozenset(
         "aws:lambda/alias:Alias",
         "aws:lambda/permission:Permission",
         "aws:lb/listener:Listener",
+        "aws:lb/listenerRule:ListenerRule",
         "aws:lb/targetGroup:TargetGroup",
         "aws:rds/clusterInstance:ClusterInstance",
         "aws:rds/subnetGroup:SubnetGroup",
@@ -311,6 +359,8 @@ FREE = frozenset(
         "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
         "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
         "aws:s3/bucketVersioning:BucketVersioning",
+        "aws:sagemaker/endpoint:Endpoint",
+        "aws:sagemaker/model:Model",
         "aws:sagemaker/modelPackageGroup:ModelPackageGroup",
         "aws:sns/topic:Topic",
         "aws:sns/topicPolicy:TopicPolicy",

@@ -47,3 +47,9 @@ def test_the_settings_of_serving_are_ones():
         "ecs",
         "sagemaker",
     }
+
+
+def test_the_image_for_gpus_has_the_services_version_of_onnx_runtime():
+    (text,) = blocks("serving-runtimes.md", "dockerfile")
+    (gpu,) = re.findall(r"onnxruntime-gpu==([\d.]+)", text)
+    assert f"\nonnxruntime=={gpu}\n" in (ROOT / "constraints.txt").read_text()

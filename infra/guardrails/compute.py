@@ -7,6 +7,7 @@ from typing import Any
 
 from infra.guardrails.rule import UNKNOWN, Resource, Stack, rule, stack_rule, unknown
 from infra.guardrails.storage import STATEFUL
+from infra.hosts import has_own_disk
 from infra.sizes import LAMBDA_MEMORY_MB, LAMBDA_TIMEOUT_S, fargate_mistake
 
 FUNCTION = "aws:lambda/function:Function"
@@ -157,8 +158,11 @@ def _(stack: Stack) -> Iterator[tuple[Resource, str]]:
     ENDPOINT,
 )
 def _(resource: Resource, _tier: str) -> Iterator[str]:
-    serverless = resource.has("productionVariants.0.serverlessConfig")  # has no volume, and refuses a key
-    if not serverless and not resource.has("kmsKeyArn" if resource.type == ENDPOINT else "kmsKeyId"):
+    # Neither has a volume of EBS, and SageMaker refuses a key for them.
+    serverless = resource.has("productionVariants.0.serverlessConfig")
+    types = [variant.get("instanceType") for variant in resource.items("productionVariants")]
+    own_disks = bool(types) and all(isinstance(type_, str) and has_own_disk(type_) for type_ in types)
+    if not serverless and not own_disks and not resource.has("kmsKeyArn" if resource.type == ENDPOINT else "kmsKeyId"):
         yield "its volumes are not encrypted with a key of ours"
 
 

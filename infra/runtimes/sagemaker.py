@@ -7,7 +7,7 @@ from contract.serving import SagemakerServing
 from infra.access import open_to_aws, security_group
 from infra.alarms import Metric, Signals
 from infra.foundation import Foundation
-from infra.hosts import sagemaker_variants
+from infra.hosts import has_own_disk, sagemaker_variants
 from infra.runtimes.runtime import Runtime, RuntimeArgs
 
 CAPTURED_PERCENT = 100
@@ -70,9 +70,10 @@ class Sagemaker(Runtime):
     def _config(self, model: aws.sagemaker.Model) -> aws.sagemaker.EndpointConfiguration:
         folder = f"/endpoint-captures/{self._args.model}"
         bucket, key = self._on.storage.buckets["curated"], self._on.storage.key_arn
+        own_disks = any(has_own_disk(variant.instance_type) for variant in self._variants.values())
         return aws.sagemaker.EndpointConfiguration(
             self._called,
-            kms_key_arn=key,
+            kms_key_arn=None if own_disks else key,  # SageMaker refuses one for disks that the hardware encrypts
             production_variants=[
                 {
                     "variant_name": name,

@@ -183,7 +183,9 @@ TABLE = {
         {"metadata": {"name": "jobs"}},
         {"metadata": {"labels": {kubernetes.STANDARD: "restricted"}}},
     ),
-    "sagemaker-encrypted": of(compute.ENDPOINT, {}, {"kmsKeyArn": ARN}),
+    "sagemaker-encrypted": of(
+        compute.ENDPOINT, {"productionVariants": [{"instanceType": "ml.c7i.large"}]}, {"kmsKeyArn": ARN}
+    ),
     "sagemaker-in-vpc": of(compute.DOMAIN, {}, {"appNetworkAccessType": "VpcOnly"}),
     "logs-expire": of(compute.LOG_GROUP, {}, {"retentionInDays": 30}),
     "logs-encrypted": of(compute.LOG_GROUP, {}, {"kmsKeyId": ARN}),

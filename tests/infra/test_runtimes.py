@@ -4,9 +4,11 @@ import json
 
 import pytest
 
+from cli.cost import resources
 from cli.preview import check
 from contract.errors import PlatformError
 from contract.service import ServiceSettings
+from infra.pricing import Load, monthly, read_prices
 from tests.infra.conftest import DIGEST, PROD, only, statements
 
 BALANCER = {"name": "inference.ml.example.com", "certificate_arn": "arn:aws:acm:eu-west-1:123456789012:certificate/2"}
@@ -51,6 +53,30 @@ def test_a_latency_that_the_service_does_not_count_is_refused_where_an_alert_goe
     assert preview(**slow).outputs
     with pytest.raises(PlatformError, match=r"digits/model.yaml: serving.latency_ms is 10001, .*are 1 to 10000"):
         preview(**slow, observability={"prometheus": True})
+
+
+@pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
+def test_every_runtime_has_a_price(foresee, serving):
+    domain = BALANCER | {"name": "api.ml.example.com"}
+    settings = PROD | {"inference": INFERENCE | {"architecture": "x86_64", "domain": domain}}
+    prices = read_prices().prices
+    found, unpriced = monthly(resources(foresee(serving=serving, **settings)), Load(), prices)
+    assert unpriced == set()
+    (idle,) = [each.idle for each in found if each.component == "inference"]
+    runs = {
+        "lambda": 0,
+        "ecs": 2 * 730 * (prices["fargate_x86_vcpu_hour"] + 2 * prices["fargate_x86_gb_hour"]),
+        "g5.xlarge": 730 * prices["ec2_g5.xlarge_hour"],
+        "sagemaker": 730 * 2 * prices["ec2_c7i_vcpu_hour"] * 1.2,
+    }[serving.get("instance_type") or serving["runtime"]]
+    assert runs <= idle < runs + 40  # a load balancer, alarms, a disk
+
+
+def test_an_instance_without_a_price_is_named(foresee):
+    settings = {"network": NAT, "inference": INFERENCE | {"architecture": "x86_64"}}
+    deployment = foresee(serving=SAGEMAKER | {"instance_type": "ml.m5.large"}, **settings)
+    _, unpriced = monthly(resources(deployment), Load(), read_prices().prices)
+    assert unpriced == {"aws:sagemaker/endpointConfiguration:EndpointConfiguration"}
 
 
 @pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
@@ -190,6 +216,17 @@ def test_an_endpoint_runs_on_what_the_image_is_for(build, architecture, type_):
     assert (variant["variantName"], variant["instanceType"], variant["initialVariantWeight"]) == ("all", type_, 100)
 
 
+@pytest.mark.parametrize(("type_", "key"), [("ml.c7i.large", True), ("ml.g5.xlarge", False), ("ml.m5d.large", False)])
+def test_an_endpoint_has_a_key_unless_its_disks_are_its_own(foresee, type_, key):
+    """SageMaker refuses one for those, which the hardware encrypts."""
+    settings = PROD | {"inference": INFERENCE | {"architecture": "x86_64"}}
+    deployment = foresee("prod", serving=SAGEMAKER | {"instance_type": type_}, **settings)
+    (config,) = deployment.of_type("aws:sagemaker/endpointConfiguration:EndpointConfiguration")
+    assert bool(config.inputs.get("kmsKeyArn")) is key
+    assert config.inputs["dataCaptureConfig"]["kmsKeyId"]
+    assert check("prod", deployment).violations == ()
+
+
 def test_variants_share_the_requests_and_each_is_scaled_and_watched(build):
     deployment = build(serving=variants(small=90, large=10), network=NAT, inference=INFERENCE)
     config = inputs(deployment, "aws:sagemaker/endpointConfiguration:EndpointConfiguration")
@@ -248,6 +285,9 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
             X86,
             "serving.instance_type: SageMaker serves on no ml.c7i.huge; allowed are ml.c7i.large",
         ),
+        (SAGEMAKER | {"instance_type": "ml.inf2.xlarge"}, X86, "ml.inf2.xlarge accelerates in a way that the service"),
+        (SAGEMAKER | {"instance_type": "ml.p3.2xlarge"}, X86, "allowed with GPUs in eu-west-1 are ml.g4dn.xlarge, ml."),
+        (SAGEMAKER | {"instance_type": "ml.t2.medium"}, X86, "ml.t2.medium is burstable, which SageMaker does not"),
         (SAGEMAKER | {"instance_type": "ml.p5.48xlarge"}, X86, "serving.instance_type: eu-west-1 has no p5 instances"),
         (
             SAGEMAKER | {"instance_type": "ml.c7i.large"},
@@ -258,6 +298,17 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
         (variants(small=90, large=20), {}, "must add up to 100, but they are 110: large 20, small 90"),
         (variants(small=90, large=10), X86, "serving.variants.small.instance_type: ml.c7g.large is arm64"),
         (variants(small=90, large=10) | {"instance_type": "ml.c7g.large"}, {}, "variants exclude one another"),
+        (
+            {
+                "runtime": "sagemaker",
+                "variants": {
+                    "cpu": {"instance_type": "ml.c7i.large", "weight": 50},
+                    "gpu": {"instance_type": "ml.g5.xlarge", "weight": 50},
+                },
+            },
+            X86,
+            "serving.variants: gpu have disks of their own, for which SageMaker refuses a key",
+        ),
         (variants(small=90, large=-10), {}, "variants.large.weight: input should be greater than or equal to 0"),
         (
             {"runtime": "lambda", "timeout_s": 5, "latency_ms": 6000},
