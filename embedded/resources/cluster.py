@@ -54,9 +54,7 @@ ROWS: dict[str, Row] = {
             rename={"nodeGroupName": "nodegroupName", "nodeRoleArn": "nodeRole", "subnetIds": "subnets"},
         ),
         id="{clusterName}:{nodeGroupName}",
-        delete=Call(
-            "DeleteNodegroup", parameters={"clusterName": "{clusterName}", "nodegroupName": "{nodeGroupName}"}
-        ),
+        delete=Call("DeleteNodegroup", parameters={"clusterName": "{clusterName}", "nodegroupName": "{nodeGroupName}"}),
         answer="nodegroup",
         auto_name="nodeGroupName",
         outputs={"arn": "{nodegroupArn}"},
