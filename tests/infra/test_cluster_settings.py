@@ -3,8 +3,13 @@
 import copy
 
 import pytest
+import yaml
 
 from contract.errors import PlatformError
+from contract.paths import ROOT
+from infra.settings.cluster import ClusterSettings
+from infra.settings.network import NetworkSettings
+from infra.settings.section import Place
 from tests.infra.conftest import PROD
 
 CLUSTER = {
@@ -149,3 +154,11 @@ def test_all_mistakes_are_told_at_once(said):
     message = said(with_("pools.gpu.instances", ["p5"]) | {"system": {"instance_type": "t9.nano"}})
     assert "system.instance_type" in message
     assert "pools.gpu.instances.0" in message
+
+
+def test_the_section_in_the_documentation_is_valid():
+    text = (ROOT / "docs" / "training-on-eks.md").read_text()
+    given = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    settings = ClusterSettings.model_validate(given["ml-platform:cluster"])
+    network = NetworkSettings(cidr="10.48.0.0/16", zones=("a", "b", "c"), nat="per-zone")
+    assert [*settings.mistakes(Place("prod", "eu-west-1")), *settings.misfits(network)] == []
