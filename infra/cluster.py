@@ -248,9 +248,9 @@ class Cluster(pulumi.ComponentResource):
     def _groups(self) -> dict[str, list[str]]:
         """Each role that is let in, with the groups of its teams: a role has one access entry, whatever it may do."""
         settings = self._args.settings
-        return {role: [] for role in settings.admins} | {
+        return {
             role: [group(team) for team, each in settings.teams.items() if role in each.members]
-            for role in sorted({*settings.admins, *(role for team in settings.teams.values() for role in team.members)})
+            for role in settings.roles
         }
 
     def _way_in(self, granted: list[pulumi.Resource]) -> kubernetes.Provider:

@@ -79,6 +79,7 @@ def said(preview):
         ("teams.default.members", ["arn:aws:sts::1:assumed-role/x/y"], "teams.default.members.0"),
         ("teams.my-team", {"quota": {"gpu": 1}}, "teams.my-team"),
         ("admins", [], "cluster.admins"),
+        ("admins", ["me", "arn:aws:iam::123456789012:role/me"], "are called alike; write a role in one way everywhere"),
         ("public_access_cidrs", ["0.0.0.0/0"], "an allow-list names ranges of /16 or narrower"),
         ("public_access_cidrs", ["10.0.0.1/24"], "public_access_cidrs.0"),
         ("system.instance_type", "g5.xlarge", "system.instance_type: system nodes need 8 GiB or more and no GPU"),
