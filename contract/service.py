@@ -55,7 +55,9 @@ class ServiceSettings(Strict):
     feedback_stream: str | None = Field(default=None, description="Firehose stream of true labels, named likewise")
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 100
     demo: bool = Field(default=True, description="the page at /, which also hands out the ONNX files that it runs")
-    hash_key: str = Field(default="", description="secret key of the hashes that stand for sensitive features")
+    hash_key: str | None = Field(
+        default=None, description="KMS key from which the secret of the hashes of sensitive features is derived"
+    )
 
     def parameter(self, model: str) -> str:
         """Name of the SSM parameter that lists the live versions of `model`."""
@@ -126,8 +128,8 @@ class LiveVersions(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.versions and sum(live.weight for live in self.versions) != 100:
-            raise ValueError("the weights of the live versions must add up to 100")
+        if self.versions and (total := sum(live.weight for live in self.versions)) != 100:
+            raise ValueError(f"the weights of the live versions must add up to 100, but they are {total}")
         if len({live.version for live in self.versions}) < len(self.versions):
             raise ValueError("a version can be live only once")
         return self

@@ -32,6 +32,8 @@ class Foundation:
     """Whether what holds state must not be deleted or replaced by an up."""
     permissions_boundary: str | None = None
     """ARN of the policy that bounds every role."""
+    managed_mlflow: bool = False
+    """Whether SageMaker tracks the experiments."""
 
     def role(
         self, what: str, service: str, statements: Sequence[dict[str, Any]], opts: pulumi.ResourceOptions

@@ -24,6 +24,23 @@ WORK = "_work/"
 """Below it in the artifact bucket, a folder a model, jobs leave what lies between steps; no model can be called so."""
 
 
+TRACK = (
+    "CreateExperiment",
+    "CreateRun",
+    "GetExperiment",
+    "GetExperimentByName",
+    "GetRun",
+    "LogBatch",
+    "LogMetric",
+    "LogParam",
+    "SearchExperiments",
+    "SearchRuns",
+    "SetTag",
+    "UpdateRun",
+)
+"""What a job does with the managed MLflow: it begins runs and writes them down, and deletes nothing."""
+
+
 def training_access(foundation: Foundation) -> list[dict[str, Any]]:
     """What a training job may do with the environment's data, wherever it runs: statements for its role."""
     buckets, registry = foundation.storage.buckets, foundation.registry
@@ -32,7 +49,9 @@ def training_access(foundation: Foundation) -> list[dict[str, Any]]:
     packages = [
         group.apply(lambda group: group.replace(":model-package-group/", ":model-package/") + "/*") for group in groups
     ]
+    server = foundation.arn("sagemaker", f"mlflow-tracking-server/{foundation.naming('mlflow')}")
     return [
+        *([allow([f"sagemaker-mlflow:{action}" for action in TRACK], server)] if foundation.managed_mlflow else []),
         allow(["s3:ListBucket"], [buckets["raw"].arn, buckets["curated"].arn]),
         allow(["s3:ListBucket"], artifacts.arn, {"StringLike": {"s3:prefix": [f"{WORK}*"]}}),
         allow(

@@ -91,7 +91,8 @@ def collect(bucket: str, model: str, task: Task, since: datetime) -> dict[int, A
         arm.latencies.append(line["latency_ms"])
         for row, answer in enumerate(line["outputs"].get(ANSWERS[task], ())):
             # Firehose may deliver a line twice, and clients may use an id twice: the first counts.
-            if (label := labels.pop((line["prediction_id"], row), None)) is not None:
+            # A null stands for an answer that was no number.
+            if (label := labels.pop((line["prediction_id"], row), None)) is not None and answer is not None:
                 arm.answers.append(answer)
                 arm.labels.append(label)
     return dict(sorted(arms.items()))
@@ -126,11 +127,17 @@ def proportion(successes: int, trials: int) -> Estimate:
 
 
 def quantile(values: Sequence[float], q: float) -> Estimate:
-    """A quantile with the order statistics that enclose it (Conover, Practical Nonparametric Statistics, 3.2)."""
+    """A quantile with the order statistics that enclose it (Conover, Practical Nonparametric Statistics, 3.2).
+
+    An end is NaN where there are too few values to give it: 100 of them have no upper end for the 99% quantile.
+    """
     ordered = np.sort(np.asarray(values))
-    ranks = stats.binom.ppf([ALPHA / 2, 1 - ALPHA / 2], len(ordered), q).astype(int)
-    low, high = ordered[np.clip(ranks - [1, 0], 0, len(ordered) - 1)]
-    return Estimate(float(np.quantile(ordered, q)), float(low), float(high))
+    low, high = stats.binom.ppf([ALPHA / 2, 1 - ALPHA / 2], len(ordered), q).astype(int)
+    return Estimate(
+        float(np.quantile(ordered, q, method="inverted_cdf")),
+        float(ordered[low - 1]) if low else math.nan,
+        float(ordered[high]) if high < len(ordered) else math.nan,
+    )
 
 
 def compare(arms: Mapping[int, Arm], task: Task, baseline: int) -> list[Comparison]:

@@ -34,6 +34,8 @@ from training.steps import Context, code
 
 VERSION_FILE = "version.json"
 SELF_TEST_ROWS, SELF_TEST_AMONG = 5, 500
+BACKGROUND_ROWS = 16
+"""Of the test part, which explanations compare with; as many as the service uses of them."""
 ROUNDING = {True: 0.02, False: 1e-4}
 """How far processors may differ, in deviations of the answers: a rounding of 8 bits may go the other way."""
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy", "polars", "scikit-learn", "torch-pruning")
@@ -58,7 +60,8 @@ def registered(context: Context) -> ModelVersion | None:
 def fingerprint(context: Context) -> str:
     """Name what a version is made from: the data, the settings and the code."""
     settings = context.manifest.model_dump_json(exclude={"serving", "tune"})
-    parts = (ingested(context).id, settings, code(context.manifest.name))
+    sensitive = json.dumps(context.manifest.sensitive_columns)  # all of `serving` that is in the artifact
+    parts = (ingested(context).id, settings, sensitive, code(context.manifest.name))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
@@ -131,6 +134,8 @@ def pack(folder: Path, test: Rows, manifest: Manifest, is_int8: bool = False) ->
             outputs={name: answer[chosen].tolist() for name, answer in answers.items()},
             tolerance=max(1e-3, ROUNDING[is_int8] * spread),
         ),
+        background=features[:: max(1, len(features) // BACKGROUND_ROWS)][:BACKGROUND_ROWS].tolist(),
+        sensitive=manifest.sensitive_columns,
     )
     files = {MODEL_FILE: (folder / MODEL_FILE).read_bytes(), METADATA_FILE: metadata.model_dump_json().encode()}
     packed = io.BytesIO()

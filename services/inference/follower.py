@@ -140,6 +140,10 @@ class Follower:
             raise
         self._pauses.pop(key, None)
         self._loaded[key] = version
+        if "hash" in version.sensitive.values() and not self._settings.hash_key:
+            logger.warning(
+                "hashes of sensitive features can be guessed without a key: set MLP_HASH_KEY", extra={"model": model}
+            )
         logger.info("version loaded", extra={"model": model, "version": version.number, "artifact": live.artifact})
         return version
 

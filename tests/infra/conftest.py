@@ -163,9 +163,14 @@ _built: dict[str, Deployment] = {}
 
 
 def _build(
-    environment: str, known: str, region: str = "eu-west-1", serving: dict[str, Any] | None = None, **changes: Any
+    environment: str,
+    known: str,
+    region: str = "eu-west-1",
+    serving: dict[str, Any] | None = None,
+    gates: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Deployment:
-    """Run the program with changed settings, and with digits on another runtime if `serving` says so.
+    """Run the program with changed settings, and with digits on another runtime or with other gates if it is told so.
 
     The same settings are run once, and nobody changes what comes of them.
     """
@@ -176,11 +181,11 @@ def _build(
         f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.items()
     }
-    key = json.dumps([environment, known, region, serving, config])
+    key = json.dumps([environment, known, region, serving, gates, config])
     if key not in _built:
 
         def program() -> None:
-            with models_served_on(serving):
+            with models_served_on(serving, gates):
                 runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
 
         _built[key] = run(
@@ -195,8 +200,8 @@ def _build(
 
 
 @contextmanager
-def models_served_on(serving: dict[str, Any] | None) -> Iterator[None]:
-    """Let the model folder hold digits alone, with another section `serving`."""
+def models_served_on(serving: dict[str, Any] | None, gates: dict[str, Any] | None = None) -> Iterator[None]:
+    """Let the model folder hold digits alone, with another section `serving`, and `gates` if they are given."""
     if serving is None:
         yield
         return
@@ -204,7 +209,7 @@ def models_served_on(serving: dict[str, Any] | None) -> Iterator[None]:
         given = yaml.safe_load((MODELS / "digits" / "model.yaml").read_text())
         model = Path(folder, "digits", "model.yaml")
         model.parent.mkdir()
-        model.write_text(yaml.safe_dump(given | {"serving": serving}))
+        model.write_text(yaml.safe_dump(given | {"serving": serving, "gates": gates or given["gates"]}))
         patch.setattr("contract.manifest.MODELS", Path(folder))
         load_manifest.cache_clear()
         try:

@@ -12,6 +12,7 @@ from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS, ON_EKS, as_list
 from tests.infra.test_runtimes import INFERENCE, RUNTIMES
 
 SERVED = INFERENCE | {"architecture": "x86_64"}
+HASHED = {"runtime": "lambda", "sensitive": {"pixels": "hash"}}
 ELEMENTS = {"Sid", "Effect", "Principal", "Action", "Resource", "Condition"}
 AS_PUBLISHED = "acme-prod-karpenter policy"
 """A policy whose statements cross actions with resources, of which each needs only one of the other's."""
@@ -23,7 +24,7 @@ def documents(build) -> dict[str, dict]:
     served = [
         build("prod", serving=serving, **settings | {"inference": SERVED})
         for settings in (EVERYTHING_ON, EVERYTHING_ON | {"data": MLFLOW_ON_ECS})
-        for serving in RUNTIMES.values()
+        for serving in (*RUNTIMES.values(), HASHED)
     ]
     return {
         f"{resource.type} {resource.name} {name}": json.loads(resource.inputs[name])
@@ -48,7 +49,7 @@ def actions(pattern: str) -> list[str]:
 
 def test_there_are_documents_of_every_kind(documents):
     kinds = {name.split()[0].rpartition(":")[2] for name in documents}
-    assert kinds == {"BucketPolicy", "KeyPolicy", "QueuePolicy", "Role", "RolePolicy", "TopicPolicy"}
+    assert kinds == {"BucketPolicy", "Key", "KeyPolicy", "QueuePolicy", "Role", "RolePolicy", "TopicPolicy"}
     assert len(documents) >= 16
 
 
@@ -107,6 +108,7 @@ def test_no_document_is_larger_than_its_place_takes(documents):
         "Role": 2048,
         "RolePolicy": 10_240,
         "BucketPolicy": 20_480,
+        "Key": 32_768,
         "KeyPolicy": 32_768,
         "TopicPolicy": 30_720,
         "QueuePolicy": 8192,

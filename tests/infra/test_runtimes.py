@@ -13,9 +13,21 @@ BALANCER = {"name": "inference.ml.example.com", "certificate_arn": "arn:aws:acm:
 INFERENCE = {"image_digest": DIGEST, "balancer": BALANCER}
 NAT = {"nat": "single"}
 ECS = {"runtime": "ecs", "cpu": 1024, "memory_mb": 2048, "min_tasks": 2, "max_tasks": 6}
-SAGEMAKER = {"runtime": "sagemaker", "instance_type": "ml.m5.large", "max_instances": 3}
-GPU = {"runtime": "ecs", "gpus": 1, "instance_type": "g6.xlarge", "memory_mb": 8192}
-RUNTIMES = {"lambda": {"runtime": "lambda"}, "ecs": ECS, "gpu": GPU, "sagemaker": SAGEMAKER}
+SAGEMAKER = {"runtime": "sagemaker", "max_instances": 3}
+GPU = {"runtime": "ecs", "gpus": 1, "instance_type": "g5.xlarge", "memory_mb": 8192}
+X86 = {"inference": INFERENCE | {"architecture": "x86_64"}}
+
+
+def variants(**weights):
+    """An endpoint with instances of two sizes."""
+    types = dict(zip(weights, ("ml.c7g.large", "ml.c7g.xlarge"), strict=True))
+    return {
+        "runtime": "sagemaker",
+        "variants": {name: {"instance_type": types[name], "weight": weight} for name, weight in weights.items()},
+    }
+
+
+RUNTIMES: dict = {"lambda": {"runtime": "lambda"}, "ecs": ECS, "gpu": GPU, "sagemaker": SAGEMAKER}
 SERVICE, TASK = "aws:ecs/service:Service", "aws:ecs/taskDefinition:TaskDefinition"
 
 
@@ -85,6 +97,13 @@ def test_lambda_publishes_versions_and_leaves_the_alias_to_codedeploy(build):
     assert config["trafficRoutingConfig"]["timeBasedCanary"] == {"interval": 7, "percentage": 20}
     provisioned = inputs(deployment, "aws:lambda/provisionedConcurrencyConfig:ProvisionedConcurrencyConfig")
     assert provisioned["provisionedConcurrentExecutions"] == 2
+
+
+def test_the_service_gives_up_before_lambda_ends_it(build):
+    for seconds in (2, 29):
+        function = inputs(build(serving={"runtime": "lambda", "timeout_s": seconds}), "aws:lambda/function:Function")
+        settings = ServiceSettings.from_environment(function["environment"]["variables"])
+        assert seconds * 800 < settings.deadline_ms < function["timeout"] * 1000
 
 
 def test_ecs_runs_in_private_and_takes_on_an_image_by_a_canary(build):
@@ -163,6 +182,30 @@ def test_sagemaker_is_private_encrypted_captured_and_rolled_back(build):
     assert not deployment.of_type("aws:apigatewayv2/route:Route")
 
 
+@pytest.mark.parametrize(("architecture", "type_"), [("arm64", "ml.c7g.large"), ("x86_64", "ml.c7i.large")])
+def test_an_endpoint_runs_on_what_the_image_is_for(build, architecture, type_):
+    deployment = build(serving=SAGEMAKER, network=NAT, inference=INFERENCE | {"architecture": architecture})
+    config = inputs(deployment, "aws:sagemaker/endpointConfiguration:EndpointConfiguration")
+    (variant,) = config["productionVariants"]
+    assert (variant["variantName"], variant["instanceType"], variant["initialVariantWeight"]) == ("all", type_, 100)
+
+
+def test_variants_share_the_requests_and_each_is_scaled_and_watched(build):
+    deployment = build(serving=variants(small=90, large=10), network=NAT, inference=INFERENCE)
+    config = inputs(deployment, "aws:sagemaker/endpointConfiguration:EndpointConfiguration")
+    assert {v["variantName"]: (v["instanceType"], v["initialVariantWeight"]) for v in config["productionVariants"]} == {
+        "small": ("ml.c7g.large", 90),
+        "large": ("ml.c7g.xlarge", 10),
+    }
+    targets = {t.inputs["resourceId"] for t in deployment.of_type("aws:appautoscaling/target:Target")}
+    endpoint = "endpoint/acme-test-inference-digits/variant"
+    assert targets == {f"{endpoint}/small", f"{endpoint}/large"}
+    assert len(deployment.of_type("aws:appautoscaling/policy:Policy")) == 2
+    alarm = only(deployment, "aws:cloudwatch/metricAlarm:MetricAlarm", "digits-errors").inputs
+    watched = {q["metric"]["dimensions"]["VariantName"] for q in alarm["metricQueries"] if "metric" in q}
+    assert watched == {"small", "large"}
+
+
 @pytest.mark.parametrize("serving", RUNTIMES.values(), ids=RUNTIMES)
 def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
     deployment = build(serving=serving, network=NAT, inference=INFERENCE | {"architecture": "x86_64"})
@@ -195,6 +238,32 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
             {"network": {"nat": "single", "cidr": "10.0.0.0/20", "zones": ["a", "b"]}},
             "can take 400 addresses, but the private subnets of 10.0.0.0/20 have room for 253",
         ),
+        (GPU | {"instance_type": "g6.xlarge"}, X86, "serving.instance_type: eu-west-1 has no g6 instances; allowed"),
+        (GPU | {"instance_type": "g5.huge"}, X86, "serving.instance_type: unknown instance type 'g5.huge'; allowed in"),
+        (GPU | {"gpus": 4}, X86, "serving.gpus is 4, but one g5.xlarge has 1; allowed are 1 to 1"),
+        (GPU | {"memory_mb": 16384}, X86, "serving.memory_mb is 16384, but a task on one g5.xlarge can have 14745"),
+        (GPU | {"cpu": 1024}, X86, "cpu is for Fargate; tasks on GPU instances share"),
+        (
+            SAGEMAKER | {"instance_type": "ml.c7i.huge"},
+            X86,
+            "serving.instance_type: SageMaker serves on no ml.c7i.huge; allowed are ml.c7i.large",
+        ),
+        (SAGEMAKER | {"instance_type": "ml.p5.48xlarge"}, X86, "serving.instance_type: eu-west-1 has no p5 instances"),
+        (
+            SAGEMAKER | {"instance_type": "ml.c7i.large"},
+            {},
+            "serving.instance_type: ml.c7i.large is x86_64, but the image is arm64 (inference.architecture); allowed",
+        ),
+        (SAGEMAKER | {"instance_type": "ml.m6g.large"}, X86, "ml.m6g.large is arm64, but the image is x86_64"),
+        (variants(small=90, large=20), {}, "must add up to 100, but they are 110: large 20, small 90"),
+        (variants(small=90, large=10), X86, "serving.variants.small.instance_type: ml.c7g.large is arm64"),
+        (variants(small=90, large=10) | {"instance_type": "ml.c7g.large"}, {}, "variants exclude one another"),
+        (variants(small=90, large=-10), {}, "variants.large.weight: input should be greater than or equal to 0"),
+        (
+            {"runtime": "lambda", "timeout_s": 5, "latency_ms": 6000},
+            {},
+            "latency_ms 6000 is more than the 5000 of timeout_s",
+        ),
         (ECS | {"spot_percent": 100}, PROD, "in prod some tasks must be on demand; allowed are 0 to 99"),
     ],
 )
@@ -202,6 +271,30 @@ def test_what_could_not_run_is_refused_before_anything_is_registered(preview, se
     with pytest.raises(PlatformError) as caught:
         preview(serving=serving, **{"network": NAT, "inference": INFERENCE} | settings)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("serving", "settings", "size", "said"),
+    [
+        ({"runtime": "lambda", "memory_mb": 1024}, {}, 200, "memory_mb is 1024, but a model of 200 MB"),
+        (ECS, {}, 300, "memory_mb is 2048, but a model of 300 MB (gates.size_mb.max) needs 2600"),
+        (SAGEMAKER, {}, 600, "instance_type: one ml.c7g.large has 4096 MB of memory"),
+        (
+            SAGEMAKER | {"instance_type": "ml.g5.xlarge"},
+            X86,
+            3000,
+            "instance_type: one ml.g5.xlarge has 16384 MB of memory",
+        ),
+        (variants(small=50, large=50), {}, 600, "instance_type: one ml.c7g.large has 4096 MB of memory"),
+    ],
+)
+def test_a_runtime_that_cannot_take_the_models_size_is_refused(preview, serving, settings, size, said):
+    given = {"serving": serving, "network": NAT, "inference": INFERENCE} | settings
+    with pytest.raises(PlatformError) as caught:
+        preview(gates={"accuracy": {"min": 0.9}, "size_mb": {"max": size}}, **given)
+    assert f"training/models/digits/model.yaml: serving.{said}" in str(caught.value)
+    assert "allowed there are up to" in str(caught.value)
+    assert preview(gates={"accuracy": {"min": 0.9}, "size_mb": {"max": 100}}, **given).outputs
 
 
 def test_a_task_has_its_collector_where_metrics_are_collected(build):

@@ -13,7 +13,7 @@ from contract.paths import ROOT
 from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
 from tests.services.images import build, context, instructions
 
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
+DOCKERFILES = [*sorted(ROOT.glob("services/*/Dockerfile")), ROOT / "training" / "Dockerfile"]
 by_name = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 
 

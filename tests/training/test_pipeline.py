@@ -14,7 +14,7 @@ import pytest
 from contract.errors import PlatformError
 from contract.manifest import load_manifest, model_names
 from contract.service import ArtifactMetadata, LiveVersions
-from training import evaluate, optimise, pipeline, registry, train
+from training import evaluate, optimise, pipeline, registry, rollout, train
 from training.data import Rows, model_module
 from training.export import export
 from training.register import pack
@@ -124,6 +124,31 @@ def test_a_rejection_is_not_undone_and_new_data_make_a_new_version(run, outputs,
     assert live(outputs).versions[0].version == 2
 
 
+def test_a_comparison_or_a_rollback_is_not_undone(run, outputs, tmp_path):
+    run()
+    parameter = outputs.models["diabetes"].live_parameter
+    one = live(outputs)
+    canary = one.versions[0].model_copy(update={"version": 9})
+    compared = rollout.deployed(one, canary.model_copy(update={"weight": 10}))
+    rollout.write(parameter, compared, rollout.read(parameter))
+    assert run()[0].note == ""
+    assert live(outputs) == compared
+
+    fewer = tmp_path / "fewer.csv"
+    fewer.write_bytes(model_module("diabetes").raw_data().head(-40).write_csv().encode())
+    waiting = run(source=fewer)[0]
+    assert (waiting.version, waiting.up_to_date) == (2, False)
+    assert "version 2 is approved but takes no traffic, as versions are compared: version 1 90%" in waiting.note
+    assert registry.versions("test-diabetes")[0].status == registry.APPROVED
+    assert live(outputs) == compared
+
+    rollout.write(parameter, one, rollout.read(parameter))  # as `mlp rollback` does
+    again = run()[0]
+    assert again.up_to_date
+    assert "version 2 is approved but takes no traffic: version 1 100%; `mlp models approve" in again.note
+    assert live(outputs) == one
+
+
 def test_a_failing_step_leaves_what_came_before_and_the_next_run_goes_on_there(run, outputs, tmp_path, monkeypatch):
     def no_room(_):
         raise OSError(28, "No space left on device")
@@ -199,9 +224,16 @@ def alone(session, names, rows):
     return [np.concatenate(of_output) for of_output in zip(*answers, strict=True)]
 
 
-def test_packing_the_same_model_gives_the_same_bytes(tmp_path, manifest, table):
+def test_packing_keeps_what_the_service_needs_and_gives_the_same_bytes_each_time(tmp_path, manifest, table):
     rows = Rows(table.drop("digit").to_numpy().astype(np.float32), table["digit"].to_numpy().astype(np.int64))
     network = model_module("digits").network(manifest.data).eval()
     export(network, manifest.task, rows.features[:2], tmp_path)
+    serving = manifest.serving.model_copy(update={"sensitive": {"pixels": "hash"}})
+    manifest = manifest.model_copy(update={"serving": serving})
     packs = [pack(tmp_path, rows, manifest) for _ in range(2)]
     assert packs[0] == packs[1]
+    registry.unpack(packs[0], tmp_path / "artifact")
+    metadata = ArtifactMetadata.model_validate_json((tmp_path / "artifact" / "metadata.json").read_bytes())
+    assert metadata.sensitive == dict.fromkeys(manifest.data.columns, "hash")
+    assert len(metadata.background) == 16
+    assert {tuple(row) for row in metadata.background} <= {tuple(row) for row in rows.features.tolist()}
