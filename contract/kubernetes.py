@@ -27,6 +27,32 @@ LAKE = "/lake"
 """Where a job's pods see it."""
 
 
+def kubeconfig(cluster: str, region: str, endpoint: str, certificate: str) -> dict[str, Any]:
+    """The way into a cluster. It holds no credentials: a token is asked for at each use, by the AWS CLI.
+
+    Args:
+        cluster: name of the EKS cluster.
+        region: where it is.
+        endpoint: URL of its API server.
+        certificate: of the authority that vouches for the server, in base64.
+    """
+    token = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["eks", "get-token", "--cluster-name", cluster, "--region", region],
+        "interactiveMode": "Never",
+    }
+    server = {"server": endpoint, "certificate-authority-data": certificate}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": cluster,
+        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": cluster}}],
+        "clusters": [{"name": cluster, "cluster": server}],
+        "users": [{"name": cluster, "user": {"exec": token}}],
+    }
+
+
 CAPACITY = "karpenter.sh/capacity-type"
 """Label of a node: `reserved`, `spot` or `on-demand`."""
 

@@ -10,6 +10,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
+from contract.kubernetes import kubeconfig
 from infra import cluster_policies
 from infra.foundation import Foundation
 from infra.policies import PODS
@@ -247,9 +248,9 @@ class Cluster(pulumi.ComponentResource):
     def _groups(self) -> dict[str, list[str]]:
         """Each role that is let in, with the groups of its teams: a role has one access entry, whatever it may do."""
         settings = self._args.settings
-        return {role: [] for role in settings.admins} | {
+        return {
             role: [group(team) for team, each in settings.teams.items() if role in each.members]
-            for role in sorted({*settings.admins, *(role for team in settings.teams.values() for role in team.members)})
+            for role in settings.roles
         }
 
     def _way_in(self, granted: list[pulumi.Resource]) -> kubernetes.Provider:
@@ -267,35 +268,9 @@ class Cluster(pulumi.ComponentResource):
         )
 
     def _kubeconfig(self) -> pulumi.Output[str]:
-        return pulumi.Output.json_dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": self.name,
-                "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": self.name}}],
-                "clusters": [
-                    {
-                        "name": self.name,
-                        "cluster": {
-                            "server": self.cluster.endpoint,
-                            "certificate-authority-data": self.cluster.certificate_authority.data,
-                        },
-                    }
-                ],
-                "users": [
-                    {
-                        "name": self.name,
-                        "user": {
-                            "exec": {
-                                "apiVersion": "client.authentication.k8s.io/v1beta1",
-                                "command": "aws",
-                                "args": ["eks", "get-token", "--cluster-name", self.name, "--region", self._on.region],
-                                "interactiveMode": "Never",
-                            }
-                        },
-                    }
-                ],
-            }
+        certificate = self.cluster.certificate_authority.data
+        return pulumi.Output.all(self.cluster.endpoint, certificate).apply(
+            lambda known: json.dumps(kubeconfig(self.name, self._on.region, *known))
         )
 
     def _addon(

@@ -9,6 +9,7 @@ import json
 import secrets
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -279,7 +280,7 @@ def submit(job: Job, outputs: Outputs, backend: str) -> str:
         return str(boto3.client("sagemaker").create_training_job(**asked)["TrainingJobArn"])
     if backend == "batch":
         return str(boto3.client("batch").submit_job(**asked)["jobArn"])
-    return _create(asked)
+    return _create(asked, training_of(outputs), outputs.region)
 
 
 def _put_outputs(model: str, outputs: Outputs) -> None:
@@ -291,13 +292,23 @@ def _put_outputs(model: str, outputs: Outputs) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{folder}/{OUTPUTS_FILE}", Body=document)
 
 
-def _create(manifest: Mapping[str, Any]) -> str:
+def _create(manifest: Mapping[str, Any], training: TrainingOutputs, region: str) -> str:
+    """Create an object in the environment's own cluster, whatever context kubectl happens to be in."""
+    import boto3
+
     if not shutil.which("kubectl"):
         raise PlatformError(
             "a job on eks is created by kubectl, which is not installed; see kubernetes.io/docs/tasks/tools"
         )
-    command = ["kubectl", "create", "--output=name", "--filename=-"]
-    done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
+    assert training.eks, "it was checked that the backend is on"
+    name = training.eks.cluster
+    cluster = boto3.client("eks", region_name=region).describe_cluster(name=name)["cluster"]
+    way_in = kubernetes.kubeconfig(name, region, cluster["endpoint"], cluster["certificateAuthority"]["data"])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(way_in, file)
+        file.flush()
+        command = ["kubectl", "create", f"--kubeconfig={file.name}", "--output=name", "--filename=-"]
+        done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
     if done.returncode:
         raise PlatformError(f"kubectl did not create the job: {done.stderr.strip()}")
     return done.stdout.strip()

@@ -188,10 +188,23 @@ class ClusterSettings(Section):
     def mistakes(self, place: Place, /) -> Iterator[str]:
         """What the region lacks, teams that would wait for ever, and what production needs."""
         yield from (f"system.{mistake}" for mistake in self.system.mistakes(place))
+        yield from self._role_mistakes()
         wrong = [f"pools.{name}.{m}" for name, pool in self.pools.items() for m in pool.mistakes(place)]
         yield from wrong
         if not wrong:
             yield from self._team_mistakes()
+
+    @property
+    def roles(self) -> list[str]:
+        """Every role that is let in, once."""
+        return list(dict.fromkeys([*self.admins, *(role for team in self.teams.values() for role in team.members)]))
+
+    def _role_mistakes(self) -> Iterator[str]:
+        """A role has one access entry, which is called after it."""
+        names = [role.rpartition("/")[2] for role in self.roles]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            alike = ", ".join(role for role in self.roles if role.rpartition("/")[2] == name)
+            yield f"admins and teams.*.members: {alike} are called alike; write a role in one way everywhere"
 
     def _team_mistakes(self) -> Iterator[str]:
         pools = ", ".join(self.pools)

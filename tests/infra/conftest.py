@@ -116,6 +116,7 @@ class KnownIds:
             "aws:s3/bucket:Bucket": f"arn:aws:s3:::{resource.name}",
             "aws:kms/key:Key": f"arn:aws:kms:{place}:key/1",
             "aws:iam/role:Role": f"arn:aws:iam::{account}:role/{resource.name}",
+            "aws:sqs/queue:Queue": f"arn:aws:sqs:{place}:{resource.name}",
             "aws:sns/topic:Topic": f"arn:aws:sns:{place}:{resource.name}",
             "aws:lb/listenerRule:ListenerRule": (
                 f"arn:aws:elasticloadbalancing:{place}:listener-rule/app/{resource.name}/1/2/3"

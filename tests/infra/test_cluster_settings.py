@@ -3,8 +3,13 @@
 import copy
 
 import pytest
+import yaml
 
 from contract.errors import PlatformError
+from contract.paths import ROOT
+from infra.settings.cluster import ClusterSettings
+from infra.settings.network import NetworkSettings
+from infra.settings.section import Place
 from tests.infra.conftest import PROD
 
 CLUSTER = {
@@ -74,6 +79,7 @@ def said(preview):
         ("teams.default.members", ["arn:aws:sts::1:assumed-role/x/y"], "teams.default.members.0"),
         ("teams.my-team", {"quota": {"gpu": 1}}, "teams.my-team"),
         ("admins", [], "cluster.admins"),
+        ("admins", ["me", "arn:aws:iam::123456789012:role/me"], "are called alike; write a role in one way everywhere"),
         ("public_access_cidrs", ["0.0.0.0/0"], "an allow-list names ranges of /16 or narrower"),
         ("public_access_cidrs", ["10.0.0.1/24"], "public_access_cidrs.0"),
         ("system.instance_type", "g5.xlarge", "system.instance_type: system nodes need 8 GiB or more and no GPU"),
@@ -149,3 +155,11 @@ def test_all_mistakes_are_told_at_once(said):
     message = said(with_("pools.gpu.instances", ["p5"]) | {"system": {"instance_type": "t9.nano"}})
     assert "system.instance_type" in message
     assert "pools.gpu.instances.0" in message
+
+
+def test_the_section_in_the_documentation_is_valid():
+    text = (ROOT / "docs" / "training-on-eks.md").read_text()
+    given = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    settings = ClusterSettings.model_validate(given["ml-platform:cluster"])
+    network = NetworkSettings(cidr="10.48.0.0/16", zones=("a", "b", "c"), nat="per-zone")
+    assert [*settings.mistakes(Place("prod", "eu-west-1")), *settings.misfits(network)] == []

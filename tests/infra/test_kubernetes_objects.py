@@ -8,6 +8,7 @@ import pytest
 from contract.outputs import Outputs
 from contract.training import Compute
 from infra import versions
+from infra.queues import configuration
 from tests.infra.conftest import ON_EKS
 from tests.kubernetes import check, check_values, published
 from training import jobs
@@ -77,6 +78,22 @@ def test_charts_know_the_values_that_they_are_given(deployment):
     assert found.keys() == published("charts").keys()
     for name, release in found.items():
         check_values(name, release.get("values", {}))
+
+
+def test_kueue_knows_the_fields_of_its_configuration():
+    fields = {*published("charts")["kueue"]["configuration"]["fields"], "apiVersion", "kind"}
+    free = {"groupKindConcurrency", "managedJobsNamespaceSelector"}  # a map by kind, and Kubernetes' own selector
+
+    def named(part):
+        for name, value in part.items():
+            yield name
+            if isinstance(value, dict) and name not in free:
+                yield from named(value)
+
+    given = set(named(configuration(20)))
+    assert {"waitForPodsReady", "blockAdmission", "excludeResourcePrefixes"} <= given
+    assert given <= fields
+    assert "blokAdmission" not in fields
 
 
 def test_charts_and_definitions_are_those_of_the_pinned_versions(deployment):

@@ -378,8 +378,10 @@ def kubectl(tmp_path, monkeypatch):
     script = tmp_path / "kubectl"
     script.write_text(
         f"#!{sys.executable}\nimport sys, pathlib\n"
+        "kubeconfig = sys.argv[2].removeprefix('--kubeconfig=')\n"
+        f"pathlib.Path({str(tmp_path / 'way_in')!r}).write_text(pathlib.Path(kubeconfig).read_text())\n"
         f"pathlib.Path({str(tmp_path / 'given')!r}).write_text(sys.stdin.read())\n"
-        "print('jobset/' + ' '.join(sys.argv[1:]))\n"
+        "print('jobset/' + ' '.join([sys.argv[1], *sys.argv[3:]]))\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -390,8 +392,15 @@ def test_a_job_on_kubernetes_is_handed_to_kubectl(emulated_aws, kubectl):
     boto3.client("s3").create_bucket(
         Bucket="acme-dev-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
+    cluster = boto3.client("eks").create_cluster(
+        name="acme-dev", roleArn="arn:aws:iam::123456789012:role/eks", resourcesVpcConfig={}
+    )["cluster"]
     assert jobs.submit(job(), outputs(), "eks") == "jobset/create --output=name --filename=-"
     assert json.loads(kubectl.read_text())["kind"] == "JobSet"
+    # Into the environment's cluster, whatever kubectl's own context is.
+    way_in = json.loads(kubectl.with_name("way_in").read_text())
+    assert way_in["clusters"][0]["cluster"]["server"] == cluster["endpoint"]
+    assert way_in["users"][0]["user"]["exec"]["args"][2:] == ["--cluster-name", "acme-dev", "--region", REGION]
 
 
 def test_without_kubectl_it_says_so(emulated_aws, monkeypatch, tmp_path):

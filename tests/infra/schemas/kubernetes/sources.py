@@ -7,6 +7,7 @@ hundred megabytes for a dozen schemas. To be run after a version is raised: the 
 """
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,10 +66,18 @@ CHARTS = {
 }
 
 
-def _read(clones: Path, source: tuple[str, str, str]) -> Any:
+CONFIGURATION = (KUEUE, KUEUE_TAG, "apis/config/v1beta2/configuration_types.go")
+"""Kueue's own configuration has no schema: the names of its fields are read out of the type that it is parsed into."""
+
+
+def _text(clones: Path, source: tuple[str, str, str]) -> str:
     repository, tag, path = source
     command = ["git", "-C", str(clones / repository.partition("/")[2]), "show", f"{tag}:{path}"]
-    return yaml.safe_load(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _read(clones: Path, source: tuple[str, str, str]) -> Any:
+    return yaml.safe_load(_text(clones, source))
 
 
 def _plain(schema: Any) -> Any:
@@ -139,6 +148,8 @@ def main(clones: Path) -> None:
         }
         for chart, source in CHARTS.items()
     }
+    fields = sorted(set(re.findall(r'json:"(\w+)', _text(clones, CONFIGURATION))))
+    charts["kueue"]["configuration"] = {"source": CONFIGURATION[2], "fields": fields}
     _write("objects.json", _objects())
     _write("definitions.json", definitions)
     _write("charts.json", charts)
