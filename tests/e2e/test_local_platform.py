@@ -229,7 +229,7 @@ def test_an_experiment_ends_with_a_verdict(mlp, users):
     for each in (first, second):
         assert each["live"]
         assert each["errors"] == 0
-        assert each["requests"] >= 400  # since the service was started; there were requests before
+        assert each["requests"] >= 150  # since the service was started: these, or more
         assert 0 < each["latency_ms"]["p50"]["value"] <= each["latency_ms"]["p95"]["value"]
         assert each["quality"]["low"] < each["quality"]["value"] <= each["quality"]["high"] + 1e-9
     assert (first["verdict"], second["verdict"]) == ("baseline", "better")
