@@ -23,7 +23,7 @@ from contract.service import ArtifactMetadata, LiveVersions
 from embedded.local import aws_environment
 from tests.browser import needs_browser, open_page
 from tests.training.environment import environment_of
-from training import evaluate, optimise, pipeline, registry, train
+from training import evaluate, explore, optimise, pipeline, registry, train
 from training.data import Rows, model_module
 from training.export import export
 from training.ingest import ingested
@@ -43,6 +43,7 @@ def outputs(aws_process, outputs_document):
             environment.delenv(name)
         for name, value in aws_environment(aws_process, "eu-west-1").items():
             environment.setenv(name, value)
+        environment.setattr(explore, "EMBEDDED", 300)  # t-SNE of all rows takes as long as a training
         environment_of(outputs_document)
         yield outputs_document
 
