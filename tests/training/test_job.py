@@ -205,7 +205,7 @@ def test_two_processes_that_are_stopped_or_killed_end_as_if_nothing_had_happened
     assert (root / "checkpoints" / "checkpoint.pt").exists()
     assert not (root / "model").exists()
 
-    with start(root, [*TORCHRUN, "--max-restarts", "1"]) as process:
+    with start(root, [*TORCHRUN, "--max-restarts", "3"]) as process:
         workers = kill_one(process)
         done = finish(process)
     assert done.returncode == 0, done.stderr
