@@ -136,7 +136,10 @@ def _parts(rows: Rows, wanted: Slice) -> dict[str, NDArray[np.bool_]]:
 
 def _r2(values: NDArray[Any], targets: NDArray[Any] | None) -> float:
     assert targets is not None
-    return float(metrics.r2_score(targets, values)) if len(targets) > 1 else float("nan")
+    if len(targets) < 2:
+        return float("nan")
+    around_mean = np.square(targets - targets.mean(dtype=np.float64)).sum()
+    return float(1 - np.square(targets - values.astype(np.float64)).sum() / around_mean) if around_mean else 0.0
 
 
 def _auroc(scores: NDArray[Any], outliers: NDArray[Any] | None) -> float:

@@ -17,6 +17,7 @@ from tests.training import tiny
 from training import evaluation_report
 from training.evaluate import Evaluation, check, evaluate, require
 from training.job import HISTORY_FILE
+from training.metrics import quality
 from training.optimise import FLOAT, TABLE_FILE, Variant
 from training.steps import Context
 
@@ -176,6 +177,15 @@ def test_the_metrics_are_those_of_scikit_learn(tmp_path):
     right = (likely > 0.5) == test.targets
     expected = sum(abs(surest[each].mean() - right[each].mean()) * each.mean() for each in bins if each.any())
     assert found["calibration_error"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_coefficient_of_determination_is_that_of_scikit_learn(tmp_path):
+    manifest = tiny.manifest("regression")
+    test = tiny.rows(manifest)
+    found = evaluate(tiny.write(tmp_path, "regression", a=2, bias=1), test, test, manifest).metrics
+    assert found["r2"] == pytest.approx(of_sklearn.r2_score(test.targets, 2 * test.features[:, 0] + 1), abs=1e-6)
+    constant = type(test)(test.features, np.full_like(test.targets, 7), test.table)
+    assert quality({"value": test.targets}, constant, manifest) == 0
 
 
 def test_the_area_under_the_curve_is_that_of_scikit_learn_with_ties_too(tmp_path):

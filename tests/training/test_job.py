@@ -21,6 +21,14 @@ from training.job import WEIGHTS_FILE, Job
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tracking(tmp_path_factory):
+    """One database for all: to make one takes as long as a training."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+        yield
+
+
 @pytest.fixture(scope="module")
 def opt_ml(tmp_path_factory, table):
     """Makes the folders of a SageMaker container, with rows in its channels."""
@@ -40,7 +48,7 @@ def opt_ml(tmp_path_factory, table):
 
 def start(root, launcher=(sys.executable,)):
     """Start a training as the container would, with SageMaker's variables in place of its fixed paths."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SM_", "MLFLOW", "AWS_"))}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SM_", "AWS_"))}
     environment |= of_container(root) | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [*launcher, "-m", "training", "train"]
     return subprocess.Popen(
@@ -197,7 +205,7 @@ def test_two_processes_that_are_stopped_or_killed_end_as_if_nothing_had_happened
     assert (root / "checkpoints" / "checkpoint.pt").exists()
     assert not (root / "model").exists()
 
-    with start(root, [*TORCHRUN, "--max-restarts", "1"]) as process:
+    with start(root, [*TORCHRUN, "--max-restarts", "3"]) as process:
         workers = kill_one(process)
         done = finish(process)
     assert done.returncode == 0, done.stderr

@@ -23,13 +23,26 @@ from contract.service import ArtifactMetadata, LiveVersions
 from embedded.local import aws_environment
 from tests.browser import needs_browser, open_page
 from tests.training.environment import environment_of
-from training import evaluate, optimise, pipeline, registry, rollout, train
+from training import evaluate, explore, optimise, pipeline, registry, rollout, train
 from training.data import Rows, model_module
 from training.export import export
 from training.ingest import ingested
 from training.register import pack
 from training.reproduce import reproduce
 from training.steps import Context, is_current
+
+EPOCHS = {"anomaly": (40, 10), "diabetes": (30, 10), "digits": (8, 3)}
+"""Of the training and of its smaller variants: fewer than in the manifests, and enough for their gates."""
+
+
+@functools.cache
+def short(model):
+    """The manifest of a model, with less training."""
+    manifest = load_manifest(model)
+    first, second = EPOCHS.get(model, (manifest.training.epochs, manifest.optimise.epochs))
+    training = manifest.training.model_copy(update={"epochs": first})
+    optimised = manifest.optimise.model_copy(update={"epochs": second})
+    return manifest.model_copy(update={"training": training, "optimise": optimised})
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +56,8 @@ def outputs(aws_process, outputs_document):
             environment.delenv(name)
         for name, value in aws_environment(aws_process, "eu-west-1").items():
             environment.setenv(name, value)
+        environment.setattr(pipeline, "load_manifest", short)
+        environment.setattr(explore, "EMBEDDED", 300)  # t-SNE of all rows takes as long as a training
         environment_of(outputs_document)
         yield outputs_document
 
@@ -103,7 +118,7 @@ def decide(version, status) -> None:
 
 @pytest.mark.parametrize("model", model_names())
 def test_from_raw_data_to_a_live_version(done, outputs, model):
-    result, manifest = done(model).result, load_manifest(model)
+    result, manifest = done(model).result, short(model)
     assert (result.version, result.up_to_date) == (1, False)
     assert manifest.gates[manifest.quality].admits(result.metrics[manifest.quality])
     assert any(line.startswith("epoch=1 of=") for line in done(model).said)
@@ -133,7 +148,7 @@ def test_a_version_is_reproduced(done, outputs, tmp_path, model):
     reproduced = reproduce(version, outputs, tmp_path, lambda _: None)
     assert reproduced.differences == []
     assert reproduced.is_same, reproduced.metrics
-    assert reproduced.metrics.keys() >= {load_manifest(model).quality, "generalisation_gap"}
+    assert reproduced.metrics.keys() >= {short(model).quality, "generalisation_gap"}
 
 
 @needs_browser
@@ -148,14 +163,12 @@ def test_the_reports_open_in_a_browser_with_their_plots(done, outputs, model, tm
     evaluated = open_page(done(model).work / "evaluate" / "report.html", tmp_path)
     assert evaluated.console == []
     assert evaluated.document.count("<svg") == evaluated.document.count("<figure") >= 2
-    assert f"All {len(load_manifest(model).gates) + len(load_manifest(model).behaviour)} gates passed" in (
-        evaluated.document
-    )
+    assert f"All {len(short(model).gates) + len(short(model).behaviour)} gates passed" in (evaluated.document)
     for page in (explored, evaluated):
         assert not [part for part in ('src="http', 'href="http', "@import", "<script") if part in page.document]
 
     described = json.loads((done(model).work / "explore" / "profile.json").read_text())
-    snapshot = ingested(Context(load_manifest(model), outputs, done(model).work, print))
+    snapshot = ingested(Context(short(model), outputs, done(model).work, print))
     assert described["snapshot"] == snapshot.id
     assert json.loads(fetch(f"{snapshot.uri}/_profile.json")) == described
 
@@ -165,12 +178,12 @@ def test_a_version_holds_where_it_comes_from_and_what_it_is_for(run, fresh):
     (version,) = registry.versions(fresh.models["diabetes"].package_group)
     lineage = version.document(registry.LINEAGE_FILE)
     assert lineage["snapshot"]["rows"] == 442
-    assert lineage["manifest"]["training"]["seed"] == load_manifest("diabetes").training.seed
+    assert lineage["manifest"]["training"]["seed"] == short("diabetes").training.seed
     assert lineage["environment"].keys() >= {"python", "torch", "onnxruntime"}
     assert lineage["commit"]
     assert lineage["code"]
     card = version.document(registry.CARD_FILE)
-    manifest = load_manifest("diabetes")
+    manifest = short("diabetes")
     text = json.dumps(card)
     assert manifest.description in text
     assert all(limit in text for limit in manifest.limits)
@@ -235,7 +248,7 @@ def test_a_comparison_or_a_rollback_is_not_undone(run, fresh, tmp_path):
 
 def test_a_model_is_compared_with_the_live_version(run, fresh):
     run()
-    context = Context(load_manifest("diabetes"), fresh, run.work, print)
+    context = Context(short("diabetes"), fresh, run.work, print)
     evaluate.step(context)
     record = json.loads((context.folder("evaluate") / evaluate.EVALUATION_FILE).read_text())
     assert record["comparison"] == {"version": 1, "gain": 0, "lower": 0, "upper": 0}  # it is the same
@@ -249,7 +262,7 @@ def test_a_failing_step_leaves_what_came_before_and_the_next_run_goes_on_there(r
         broken.setattr(optimise, "step", no_room)
         with pytest.raises(OSError, match="No space left"):
             run(again=["optimise"])
-    context = Context(load_manifest("diabetes"), fresh, run.work, print)
+    context = Context(short("diabetes"), fresh, run.work, print)
     assert is_current("train", context)
     assert not is_current("optimise", context)
     assert registry.versions(fresh.models["diabetes"].package_group) == []
