@@ -2,6 +2,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# A file's tests stay together, since they share what they start. More processes would get into each other's way.
+PARALLEL ?= --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 .PHONY: up down test lint types lock benchmark clean
 
@@ -12,7 +14,7 @@ down:  ## Stop the laptop platform.
 	$(BIN)/mlp down
 
 test: lint types  ## Lint, type-check and test.
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

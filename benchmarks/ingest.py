@@ -1,10 +1,10 @@
 """Measures ingest next to polars and duckdb that do the same by hand: read a CSV, check it, write Parquet.
 
-python -m benchmarks.ingest [--gb 5] [--runs 3]
+python -m benchmarks.ingest [--gb 5] [--runs 3] [--contenders platform polars duckdb] [--limit-mb 1024]
 
 The file has ten columns; one row in a thousand is out of range, one in a million is no number, and both have to be kept
 apart. Ingest also says why, and names the data by its content; the others do not. Each run is a process of its own, and
-the contenders take turns.
+the contenders take turns. With --limit-mb the status is 1 if the platform's peak of memory is above it.
 """
 
 import argparse
@@ -40,6 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gb", type=float, default=5)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--limit-mb", type=float, help="most resident memory that the platform's ingest may use")
     parser.add_argument("--only", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -52,7 +54,7 @@ def main() -> None:
         print(
             f"{megabytes / 1e3:.1f} GB of CSV, {arguments.runs} runs; good and other rows must agree", file=sys.stderr
         )
-        came: dict[str, list[list[str]]] = {contender: [] for contender in CONTENDERS}
+        came: dict[str, list[list[str]]] = {contender: [] for contender in arguments.contenders}
         for _ in range(arguments.runs):
             for contender, results in came.items():
                 command = [sys.executable, "-m", __spec__.name, "--only", contender, "--folder", str(folder)]
@@ -66,6 +68,8 @@ def main() -> None:
         speed = megabytes / min(seconds)
         median = statistics.median(seconds)
         print(f"{contender:10} {min(seconds):7.1f} {median:9.1f} {speed:6.0f} {peak:8.0f} {good:>11} {other:>8}")
+        if contender == "platform" and arguments.limit_mb and peak > arguments.limit_mb:
+            sys.exit(f"the platform used {peak:.0f} MB, but the limit is {arguments.limit_mb:.0f} MB")
 
 
 def write_csv(file: Path, size: float) -> int:

@@ -4,7 +4,8 @@ python -m benchmarks.serving [--peers litserve mlserver ...] [--seconds 3] [--ro
 
 Each server has one worker and one thread of ONNX Runtime, and serves the same ONNX file (digits, trained on the first
 run). The packaged servers are installed into environments of their own below the cache folder. The servers take turns
-within each round, so that a noisy machine is noisy for all; the best round counts. wrk needs a core of its own.
+within each round, so that a noisy machine is noisy for all; the best round counts. wrk needs a core of its own; where
+it has none, or others use the machine, the processor time of a request says more than the requests a second.
 """
 
 import argparse
@@ -20,11 +21,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 
+from benchmarks.digits import trained
 from contract.paths import ROOT
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ml-platform" / "benchmarks"
@@ -99,7 +101,21 @@ class Result:
     rate: float
     p50_ms: float
     p99_ms: float
-    failures: int
+    cpu_us: float = 0.0
+    """Processor time of the server's processes, a request."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    process: psutil.Process
+
+    def cpu_seconds(self) -> float:
+        """Processor time so far, of all its processes."""
+        times = [member.cpu_times() for member in (self.process, *self.process.children(recursive=True))]
+        return sum(of.user + of.system for of in times)
 
 
 def main() -> None:
@@ -112,7 +128,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cache", type=Path, default=CACHE)
     arguments = parser.parse_args()
-    model = trained_model(arguments.cache)
+    model = trained(arguments.cache)
     names = [name for name, server in SERVERS.items() if not server.packages or name in arguments.peers]
     environments = {name: environment_of(name, arguments.cache) for name in names}
     print_versions({name: environments[name] for name in names if SERVERS[name].packages})
@@ -122,26 +138,16 @@ def main() -> None:
     with ExitStack() as stack:
         firehose = free_port()
         stack.enter_context(process([sys.executable, str(PEERS / "firehose.py"), str(firehose)], {}, PEERS))
-        urls = {
+        servers = {
             name: stack.enter_context(running(name, model, environments[name], arguments.cache, firehose))
             for name in names
         }
         for rows in arguments.rows:
             for connections in arguments.connections:
-                load = measure(urls, rows, connections, arguments)
+                load = measure(servers, rows, connections, arguments)
                 print_table(load, rows, connections)
+        print_captured(servers["service"].url)
     print_workers(model, arguments)
-
-
-def trained_model(cache: Path) -> Path:
-    """The model directory of a digits network, trained if there is none."""
-    folder = cache / "digits"
-    if not (folder / "metadata.json").exists():
-        print("training digits, once", file=sys.stderr)
-        from benchmarks.digits import train
-
-        train(folder)
-    return folder
 
 
 def environment_of(name: str, cache: Path) -> Path:
@@ -159,7 +165,7 @@ def environment_of(name: str, cache: Path) -> Path:
 
 
 @contextmanager
-def running(name: str, model: Path, executables: Path, cache: Path, firehose: int) -> Iterator[str]:
+def running(name: str, model: Path, executables: Path, cache: Path, firehose: int) -> Iterator[Running]:
     """A server, started and asked once."""
     server, port = SERVERS[name], free_port()
     work = cache / "work" / name.replace(" ", "-")
@@ -183,10 +189,10 @@ def running(name: str, model: Path, executables: Path, cache: Path, firehose: in
     environment |= {key: value.format(firehose=firehose) for key, value in server.environment.items()}
     if server.prepare and not (work / "model").exists():
         subprocess.run(server.prepare.format(**places).split(), env=os.environ | environment, check=True)
-    with process(server.command.format(**places).split(), environment, ROOT):
+    with process(server.command.format(**places).split(), environment, ROOT) as started:
         url = f"http://127.0.0.1:{port}{server.path}"
         wait_until_it_answers(url, body_of(server.body, 1), name)
-        yield url
+        yield Running(url, started)
 
 
 @contextmanager
@@ -240,23 +246,29 @@ def body_of(kind: str, rows: int) -> bytes:
     if kind == "v2":
         tensor = {"name": "features", "datatype": "FP32", "shape": [rows, 64], "data": row * rows}
         return json.dumps({"inputs": [tensor]}, separators=(",", ":")).encode()
+    if kind == "inputs":
+        row = [float(number) for number in row]  # MLflow makes whole numbers integers, which the model does not take
     return json.dumps({kind: [row] * rows}, separators=(",", ":")).encode()
 
 
-def measure(urls: dict[str, str], rows: int, connections: int, arguments: argparse.Namespace) -> dict[str, Result]:
+def measure(
+    servers: dict[str, Running], rows: int, connections: int, arguments: argparse.Namespace
+) -> dict[str, Result]:
     """The best round of each server."""
-    results: dict[str, list[Result]] = {name: [] for name in urls}
+    results: dict[str, list[Result]] = {name: [] for name in servers}
     for _ in range(arguments.rounds):
-        for name, url in urls.items():
-            body = body_of(SERVERS[name].body, rows)
-            results[name].append(wrk(url, body, connections, arguments.seconds, arguments.cache))
+        for name, server in servers.items():
+            body, before = body_of(SERVERS[name].body, rows), server.cpu_seconds()
+            result = wrk(server.url, body, connections, arguments.seconds, arguments.cache)
+            cpu_us = 1e6 * (server.cpu_seconds() - before) / (result.rate * arguments.seconds)
+            results[name].append(replace(result, cpu_us=cpu_us))
     return {name: max(rounds, key=lambda result: result.rate) for name, rounds in results.items()}
 
 
 def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> Result:
     """One round of load, closed loop."""
     script = cache / "request.lua"
-    content = f'wrk.method="POST" wrk.headers["content-type"]="application/json" wrk.body=[[{body.decode()}]]'
+    content = f'wrk.method="POST" wrk.headers["content-type"]="application/json" wrk.body=[==[{body.decode()}]==]'
     script.write_text(content)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -264,10 +276,11 @@ def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> R
     p50, p99 = (re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", text) for share in (50, 99))
     if not (rate and p50 and p99):
         sys.exit(f"wrk says nothing of use: {text}")
-    failed = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    if failed := re.search(r"Non-2xx or 3xx responses: (\d+)", text):
+        sys.exit(f"{url}: {failed[1]} answers were errors, whose rate says nothing")
     to_ms = {"us": 0.001, "ms": 1.0, "s": 1000.0}
     times = [float(of[1]) * to_ms[of[2]] for of in (p50, p99)]
-    return Result(float(rate[1]), times[0], times[1], int(failed[1]) if failed else 0)
+    return Result(float(rate[1]), *times)
 
 
 def print_versions(environments: dict[str, Path]) -> None:
@@ -289,11 +302,13 @@ def print_versions(environments: dict[str, Path]) -> None:
 def print_table(results: dict[str, Result], rows: int, connections: int) -> None:
     """One load, and how the service stands in it."""
     print(f"\n{rows} rows, {connections} connections")
-    print(f"{'':22} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'failures':>9}")
+    print(f"{'':22} {'requests/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'CPU us':>8}")
     for name, result in results.items():
-        print(f"{name:22} {result.rate:10,.0f} {result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.failures:9}")
+        times = f"{result.p50_ms:8.2f} {result.p99_ms:8.2f} {result.cpu_us:8.0f}"
+        print(f"{name:22} {result.rate:10,.0f} {times}")
     service, bare = results["service"], results["bare ASGI + ONNX"]
-    print(f"service / bare: {service.rate / bare.rate:.2f}", end="")
+    by_cpu = bare.cpu_us / service.cpu_us
+    print(f"service / bare: {service.rate / bare.rate:.2f} ({by_cpu:.2f} by processor time)", end="")
     packaged = {name: result for name, result in results.items() if SERVERS[name].packages}
     if packaged:
         best = max(packaged, key=lambda name: packaged[name].rate)
@@ -305,10 +320,23 @@ def print_table(results: dict[str, Result], rows: int, connections: int) -> None
     print()
 
 
+def print_captured(url: str) -> None:
+    """What has become of the captured lines: a capture that fails would cost less than one that works."""
+    with urllib.request.urlopen(url.replace(V2, "/metrics")) as answer:
+        metrics = answer.read().decode()
+    counts = {line.split("{")[0]: float(line.split()[1]) for line in metrics.splitlines() if "_total{stream" in line}
+    delivered, lost = (counts.get(f"mlp_capture_{what}_total", 0) for what in ("delivered", "lost"))
+    print(f"\ncaptured lines: {delivered:,.0f} delivered, {lost:,.0f} lost")
+    if lost or not delivered:
+        sys.exit("the capture did not work, so the service was not measured with it")
+
+
 def print_workers(model: Path, arguments: argparse.Namespace) -> None:
-    """How two workers scale, next to one, and the memory of a worker."""
-    print("\nworkers, 1 row, 64 connections")
-    rates = []
+    """How two workers scale, next to one, and the memory of a worker.
+
+    With 32 rows a request costs the server so much that wrk leaves both cores to it, with one row it needs one itself.
+    """
+    rates: dict[tuple[int, int], float] = {}
     for workers in (1, 2):
         port = free_port()
         command = [sys.executable, "-m", "services.inference", "--port", str(port), "--workers", str(workers)]
@@ -317,16 +345,22 @@ def print_workers(model: Path, arguments: argparse.Namespace) -> None:
             url = f"http://127.0.0.1:{port}{V2}"
             wait_until_it_answers(url, body_of("v2", 1), "service")
             time.sleep(1)
-            results = [
-                wrk(url, body_of("v2", 1), 64, arguments.seconds, arguments.cache) for _ in range(arguments.rounds)
-            ]
-            rates.append(max(result.rate for result in results))
-            members = parent.children() or [parent]
-            memory = [member.memory_full_info() for member in members]
-            resident = statistics.mean(of.rss for of in memory) / 2**20
-            proportional = statistics.mean(of.pss for of in memory) / 2**20
-        print(f"{workers}: {rates[-1]:,.0f} requests/s, {resident:.0f} MB resident a worker ({proportional:.0f} PSS)")
-    print(f"two workers / one: {rates[1] / rates[0]:.2f} (with {os.cpu_count()} cores, of which wrk takes one)")
+            for rows in (1, 32):
+                rounds = [
+                    wrk(url, body_of("v2", rows), 64, arguments.seconds, arguments.cache)
+                    for _ in range(arguments.rounds)
+                ]
+                rates[workers, rows] = max(result.rate for result in rounds)
+            memory = [member.memory_full_info() for member in parent.children() or [parent]]
+            resident, shared = (
+                statistics.mean(of) / 2**20 for of in zip(*((m.rss, m.pss) for m in memory), strict=True)
+            )
+        print(f"\n{workers} workers: {resident:.0f} MB resident each ({shared:.0f} with what they share divided)")
+    for rows in (1, 32):
+        one, two = rates[1, rows], rates[2, rows]
+        print(
+            f"{rows} rows, 64 connections: {one:,.0f} requests/s with one, {two:,.0f} with two, {two / one:.2f} times"
+        )
 
 
 def onnx_rate(model: Path, rows: int) -> float:

@@ -102,7 +102,8 @@ def by_platform(network: nn.Module, settings: Training, rows: Rows, loss: Loss) 
     ends = []
     with workers() as together:
         history = fit(network, settings, rows, loss, together, watch=Watch(on_epoch=lambda _: ends.append(_now())))
-    return _speed(ends, len(rows)), history[-1].loss
+    # Of several processes one is told of the epochs.
+    return _speed(ends, len(rows)) if ends else 0.0, history[-1].loss
 
 
 def by_hand(network: nn.Module, settings: Training, rows: Rows, loss: Loss) -> tuple[float, float]:

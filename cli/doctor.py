@@ -113,6 +113,8 @@ def doctor(
 
 def examine(account: Account) -> list[Check]:
     """Make every check; one that is refused or not supported is a warning, and without credentials few are made."""
+    from cli.doctor_cluster import of_cluster  # which needs Check and Account from here
+
     found = [_pulumi()]
     found += _tried("credentials", _credentials, account)
     if any(check.state == "fail" for check in found if check.check == "credentials"):
@@ -127,6 +129,7 @@ def examine(account: Account) -> list[Check]:
         "quota: Lambda concurrency": _lambda_concurrency,
         "quota: instances": _instances,
         "image": _image,
+        "cluster": of_cluster,
     }
     for name, check in checks.items():
         found += _tried(name, check, account)

@@ -50,7 +50,7 @@ def experiment(
                 f"nothing was captured of {model} in the last {days:g} days in {outputs.buckets.curated}/predictions/; "
                 "the service captures predictions a few seconds, on AWS a few minutes, after it made them"
             )
-        live = [each.version for each in registry.live(outputs.models[model].live_parameter).versions]
+        live = [each.version for each in registry.live(outputs.of_model(model).live_parameter).versions]
         first = baseline or next((number for number in live if number in arms), next(iter(arms)))
         if first not in arms:
             there = ", ".join(map(str, arms))
@@ -77,9 +77,10 @@ def experiment(
         show({}, True, document | {"min_labels": statistics.MIN_LABELS, "versions": versions})
         return
     _print(name, versions)
+    counted = "since the service was started" if environment == "local" else f"in the last {days:g} days"
     progress.print(
         f"[dim]{test}, level {statistics.ALPHA} after Holm's correction, at least {statistics.MIN_LABELS} labels "
-        f"each; in brackets 95% confidence intervals[/dim]"
+        f"each; in brackets 95% confidence intervals; requests and errors {counted}[/dim]"
     )
 
 

@@ -26,6 +26,7 @@ from cli import (
     release,
     rollback,
     run,
+    score,
     status,
     submit,
     train,
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 LAPTOP = (up, status, predict, logs, train, run, new, down)
-ROLLOUT = (deploy, promote, rollback, experiment)
+ROLLOUT = (deploy, promote, rollback, experiment, score)
 CLOUD = (doctor, bootstrap, preview, cost, dashboards, submit, digest, release)
 for module in LAPTOP + ROLLOUT + CLOUD:
     app.command()(getattr(module, module.__name__.rpartition(".")[2]))

@@ -38,11 +38,11 @@ class _Registry:
 
     @property
     def group(self) -> str:
-        return self.outputs.models[self.model].package_group
+        return self.outputs.of_model(self.model).package_group
 
     @property
     def live_parameter(self) -> str:
-        return self.outputs.models[self.model].live_parameter
+        return self.outputs.of_model(self.model).live_parameter
 
     def find(self, number: int) -> "ModelVersion":
         from training import registry
@@ -188,11 +188,7 @@ def _registry(model: str) -> Iterator[_Registry]:
     platform = Local.of_this_checkout()
     platform.use_aws()
     outputs = platform.outputs()
-    if model not in outputs.models:
-        raise PlatformError(
-            f"the platform that is up does not know the model {model!r} yet, but: {', '.join(outputs.models)}; "
-            "run `mlp up`"
-        )
+    outputs.of_model(model)
     yield _Registry(model, platform, outputs)
 
 

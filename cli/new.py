@@ -52,7 +52,7 @@ def new(
             "files": "\n".join(files),
             "train": f"mlp up, or mlp train {name} once it is in the infrastructure that mlp up has made",
             "tests": "UPDATE_GRAPHS=1 make test accepts the resources that it adds to the reviewed graphs",
-            "next": "put your data's columns into model.yaml and its source into data.source; docs/models.md",
+            "next": "put your data's columns into model.yaml and its source into data.source; docs/training.md",
         },
         as_json,
         {"model": name, "task": task, "folder": str(folder), "files": files},

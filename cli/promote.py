@@ -11,7 +11,7 @@ from cli.rollout import Environment, Model, NoWait, change
 def promote(
     model: Model,
     version: Annotated[
-        int | None, typer.Option(min=1, help="One of the live versions; of two, the one deployed last by default.")
+        int | None, typer.Option(min=1, help="One of the live versions; of two, the one that came last by default.")
     ] = None,
     environment: Environment = "local",
     no_wait: NoWait = False,

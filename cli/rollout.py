@@ -65,7 +65,7 @@ def endpoint(model: str, environment: str, outputs: Outputs) -> Endpoint:
         PlatformError: if the laptop's service is not running.
     """
     if environment != "local":
-        return Endpoint(outputs.models[model].endpoint)
+        return Endpoint(outputs.of_model(model).endpoint)
     service = Local.of_this_checkout().processes.get(INFERENCE)
     if not service or service.state != "running":
         raise PlatformError("the inference service is not running; run `mlp up`")
@@ -95,11 +95,9 @@ def change(
     """
     load_manifest(model)
     outputs = environment_outputs(environment, f"mlp {title.lower()} {model} --env {environment}")
-    if model not in outputs.models:
-        raise PlatformError(f"{environment} has no model {model!r}, but: {', '.join(outputs.models)}; run `mlp up`")
+    of_model = outputs.of_model(model)
     from training import rollout  # boto3: after what can be refused without it
 
-    of_model = outputs.models[model]
     service = endpoint(model, environment, outputs) if wait else None
     known = service.ask()["problems"] if service else []
     with step(f"{title} {model}") as this:

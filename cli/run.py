@@ -29,7 +29,9 @@ def run(
         platform.use_aws()
         try:
             with step(f"{name} {model}") as this:
-                context = Context(manifest, platform.outputs(), platform.folder / "work" / model, this.update)
+                outputs = platform.outputs()
+                outputs.of_model(model)  # what it does not know cannot be registered in the end
+                context = Context(manifest, outputs, platform.folder / "work" / model, this.update)
                 said = run_step(name, context)
                 this.done(said)
         except KeyboardInterrupt:

@@ -21,6 +21,9 @@ def submit(
         str | None, typer.Option(help="sagemaker, batch or eks; without it the one that the environment chooses.")
     ] = None,
     step: Annotated[str, typer.Option(help="The step of the model's pipeline.")] = "train",
+    priority: Annotated[
+        str | None, typer.Option(help="On eks, a priority of the environment's settings, such as high.")
+    ] = None,
     array: Annotated[int | None, typer.Option(min=2, max=10_000, help="How many times Batch runs it.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request, and send nothing.")] = False,
     as_json: AsJson = False,
@@ -30,12 +33,12 @@ def submit(
     What the job needs stands in the model's manifest, under `compute`. A job that does not fit is refused before it is
     submitted. --dry-run prints the request as JSON; it needs no account, and shows what only an up knows as such.
     """
-    from training import jobs
+    from training import fitting, jobs
 
     check_environment(environment)
     manifest = load_manifest(model)
-    if backend is not None and backend not in jobs.BACKENDS:
-        raise typer.BadParameter(f"{backend!r}; allowed are {', '.join(jobs.BACKENDS)}", param_hint="--backend")
+    if backend is not None and backend not in fitting.BACKENDS:
+        raise typer.BadParameter(f"{backend!r}; allowed are {', '.join(fitting.BACKENDS)}", param_hint="--backend")
     outputs = (
         _planned(environment)
         if dry_run
@@ -43,7 +46,7 @@ def submit(
     )
     training = jobs.training_of(outputs)
     chosen = backend or training.backend
-    job = jobs.Job(jobs.job_name(training, model, step), model, step, manifest.compute, array)
+    job = fitting.Job(jobs.job_name(training, model, step), model, step, manifest.compute, array, priority)
     if dry_run:
         progress.print(f"[dim]dry run: {ACTIONS[chosen]}, not sent[/dim]")
         print(json.dumps(jobs.request(job, outputs, chosen), indent=2))

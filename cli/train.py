@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli.output import AsJson, show, step
+from cli.output import AsJson, progress, show, step
 from contract.errors import PlatformError
 from contract.manifest import load_manifest
 from embedded.local import Local
@@ -34,6 +34,8 @@ def train(
                 this.done("is up to date" if result.up_to_date else "trained, registered and approved")
         except KeyboardInterrupt:
             raise PlatformError(f"interrupted; nothing was registered: `mlp train {model}` starts it again") from None
+    if result.note:
+        progress.print(f"  {result.note}", markup=False)
     show(
         {"model": model, "version": result.version, **result.metrics, "artifact": result.artifact},
         as_json,
@@ -43,5 +45,6 @@ def train(
             "up_to_date": result.up_to_date,
             "metrics": result.metrics,
             "artifact": result.artifact,
+            "note": result.note,
         },
     )

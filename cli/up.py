@@ -111,3 +111,5 @@ def _train(platform: Local, name: str, outputs: Outputs) -> None:
         verb = "is up to date" if result.up_to_date else "trained, registered and approved"
         quality = load_manifest(name).quality
         this.done(f"version {result.version} {verb} ({quality} {result.metrics[quality]:.3g})")
+    if result.note:
+        progress.print(f"  [dim]{result.note}[/dim]")

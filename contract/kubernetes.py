@@ -27,14 +27,49 @@ LAKE = "/lake"
 """Where a job's pods see it."""
 
 
-def placement(pool: str, gpus: int) -> dict[str, Any]:
-    """What the spec of a job's pod says about where it runs: `nodeSelector`, `tolerations`.
+def kubeconfig(cluster: str, region: str, endpoint: str, certificate: str) -> dict[str, Any]:
+    """The way into a cluster. It holds no credentials: a token is asked for at each use, by the AWS CLI.
+
+    Args:
+        cluster: name of the EKS cluster.
+        region: where it is.
+        endpoint: URL of its API server.
+        certificate: of the authority that vouches for the server, in base64.
+    """
+    token = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["eks", "get-token", "--cluster-name", cluster, "--region", region],
+        "interactiveMode": "Never",
+    }
+    server = {"server": endpoint, "certificate-authority-data": certificate}
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": cluster,
+        "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": cluster}}],
+        "clusters": [{"name": cluster, "cluster": server}],
+        "users": [{"name": cluster, "user": {"exec": token}}],
+    }
+
+
+CAPACITY = "karpenter.sh/capacity-type"
+"""Label of a node: `reserved`, `spot` or `on-demand`."""
+
+
+def placement(pool: str, gpus: int, *, spot: bool = True) -> dict[str, Any]:
+    """What the spec of a job's pod says about where it runs: `nodeSelector`, `tolerations`, `affinity`.
 
     Args:
         pool: name of the pool that the job wants.
         gpus: that the pod asks for.
+        spot: whether spare capacity will do.
     """
     spec: dict[str, Any] = {"nodeSelector": {POOL: pool}}
     if gpus:
         spec["tolerations"] = [{"key": GPU, "operator": "Exists", "effect": "NoSchedule"}]
+    if not spot:
+        kept = {"matchExpressions": [{"key": CAPACITY, "operator": "NotIn", "values": ["spot"]}]}
+        required = {"nodeSelectorTerms": [kept]}
+        spec["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
     return spec

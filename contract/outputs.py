@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from contract.errors import PlatformError
 from contract.service import ServiceSettings
 from contract.strict import Strict
 
@@ -61,8 +62,17 @@ class EksTeam(Strict):
     namespace: str
     queue: str
     service_account: str
-    pools: tuple[str, ...]
-    """Of which it has a quota."""
+    pools: dict[str, int]
+    """Of which it has a quota, with the most that one of its jobs gets there: GPUs, or vCPUs of a pool without."""
+
+
+class EksPool(Strict):
+    """Nodes of a kind."""
+
+    types: dict[str, int]
+    """Instance types, with the EFA interfaces of each."""
+    spot_only: bool = False
+    """Whether there is nothing but spare capacity."""
 
 
 class EksOutputs(LimitOutputs):
@@ -70,8 +80,7 @@ class EksOutputs(LimitOutputs):
 
     cluster: str
     teams: dict[str, EksTeam]
-    pools: dict[str, dict[str, int]]
-    """By pool and instance type, the EFA interfaces of a node."""
+    pools: dict[str, EksPool]
     priorities: tuple[str, ...] = ()
     """That a job may have instead of none."""
     lake: bool = False
@@ -109,6 +118,20 @@ class Outputs(Strict):
     models: dict[str, ModelOutputs]
     training: TrainingOutputs | None = None
     service: dict[str, str]
+
+    def of_model(self, name: str) -> ModelOutputs:
+        """What belongs to one model.
+
+        Raises:
+            PlatformError: if the environment was last brought up without it.
+        """
+        if name not in self.models:
+            known = ", ".join(self.models) or "none"
+            up = "mlp up" if self.environment == "local" else f"mlp up {self.environment}"
+            raise PlatformError(
+                f"{self.environment} does not know the model {name!r} yet; the models there: {known}; `{up}` adds it"
+            )
+        return self.models[name]
 
     @property
     def service_settings(self) -> ServiceSettings:

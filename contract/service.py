@@ -29,14 +29,14 @@ class ServiceSettings(Strict):
     A field `max_rows` is the variable `MLP_MAX_ROWS`.
     """
 
-    models: tuple[str, ...] = Field(min_length=1)
+    models: tuple[str, ...] = Field(min_length=1, description="names of the models to serve, with commas between them")
     live_parameters: str = Field(pattern=r"^/.+[^/]$", description="SSM path; a model's parameter is <path>/<model>")
     refresh_seconds: PositiveInt = Field(default=5, description="how often the live versions are looked up")
     user_header: HeaderName = Field(default="x-user-id", description="who is asking: decides the version, sticky")
     cohort_header: HeaderName = Field(default="x-cohort", description="the group that the rules of versions name")
 
-    max_rows: PositiveInt = 1024
-    max_body_bytes: PositiveInt = 4 * 2**20
+    max_rows: PositiveInt = Field(default=1024, description="rows of a request; more are answered 400")
+    max_body_bytes: PositiveInt = Field(default=4 * 2**20, description="of a body, unpacked; more are answered 413")
     max_queue: PositiveInt = Field(default=512, description="requests waiting in a worker; one more is answered 503")
     deadline_ms: PositiveInt = Field(default=10_000, description="a request that takes longer is answered 504")
     workers: PositiveInt = Field(default=1, le=256, description="processes that share the port, one a core")
@@ -47,15 +47,21 @@ class ServiceSettings(Strict):
     metrics_namespace: str = Field(
         default="ml-platform/inference", description="CloudWatch namespace of what Lambda functions count"
     )
-    access_log: bool = Field(default=False, description="a line for each request, not only for traced and failed ones")
+    access_log: bool = Field(
+        default=False, description="a log line for each request, not only for traced and failed ones"
+    )
 
     capture_stream: str | None = Field(
         default=None, description="Firehose stream that predictions go to; {model} in it stands for the model's name"
     )
     feedback_stream: str | None = Field(default=None, description="Firehose stream of true labels, named likewise")
-    capture_percent: Annotated[int, Field(ge=0, le=100)] = 100
+    capture_percent: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=100, description="share of the predictions that is captured, by chance"
+    )
     demo: bool = Field(default=True, description="the page at /, which also hands out the ONNX files that it runs")
-    hash_key: str = Field(default="", description="secret key of the hashes that stand for sensitive features")
+    hash_key: str | None = Field(
+        default=None, description="KMS key from which the secret of the hashes of sensitive features is derived"
+    )
 
     def parameter(self, model: str) -> str:
         """Name of the SSM parameter that lists the live versions of `model`."""
@@ -126,8 +132,8 @@ class LiveVersions(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.versions and sum(live.weight for live in self.versions) != 100:
-            raise ValueError("the weights of the live versions must add up to 100")
+        if self.versions and (total := sum(live.weight for live in self.versions)) != 100:
+            raise ValueError(f"the weights of the live versions must add up to 100, but they are {total}")
         if len({live.version for live in self.versions}) < len(self.versions):
             raise ValueError("a version can be live only once")
         return self

@@ -36,9 +36,14 @@ class LambdaServing(Served):
     reserved: int | None = Field(default=None, ge=1, le=1000, description="at most so many instances at once")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _consistent(self) -> Self:
         if self.reserved is not None and self.provisioned > self.reserved:
             raise ValueError(f"provisioned {self.provisioned} is more than the reserved {self.reserved}")
+        if self.latency_ms > 1000 * self.timeout_s:
+            raise ValueError(
+                f"latency_ms {self.latency_ms} is more than the {1000 * self.timeout_s} of timeout_s, so no request "
+                "could ever take that long"
+            )
         return self
 
 
@@ -64,24 +69,49 @@ class EcsServing(Served):
             raise ValueError(f"min_tasks {self.min_tasks} is more than max_tasks {self.max_tasks}")
         if bool(self.gpus) != bool(self.instance_type):
             raise ValueError("gpus and instance_type go together: Fargate has no GPUs; give both or neither")
+        if self.gpus and "cpu" in self.model_fields_set:
+            raise ValueError("cpu is for Fargate; tasks on GPU instances share the instance's processors")
         if self.gpus and self.spot_percent:
             raise ValueError("spot_percent is for Fargate; GPU instances are on demand")
         return self
+
+
+SagemakerType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
+
+
+class Variant(Strict):
+    """A part of an endpoint: instances of one kind, with a share of the requests."""
+
+    instance_type: SagemakerType
+    weight: int = Field(ge=0, le=100, description="share of the requests, in percent")
 
 
 class SagemakerServing(Served):
     """A SageMaker endpoint, called through the SageMaker runtime API."""
 
     runtime: Literal["sagemaker"]
-    instance_type: str = Field(default="ml.c7i.large", pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")
-    min_instances: int = Field(default=1, ge=1, le=50)
-    max_instances: int = Field(default=2, ge=1, le=50)
+    instance_type: SagemakerType | None = Field(
+        default=None, description="without it a small one of the architecture that the environment's image has"
+    )
+    variants: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], Variant] = Field(
+        default={}, max_length=10, description="several kinds of instances beside one another, instead of instance_type"
+    )
+    min_instances: int = Field(default=1, ge=1, le=50, description="of each variant")
+    max_instances: int = Field(default=2, ge=1, le=50, description="of each variant")
     requests_per_instance: int = Field(default=1000, ge=1, description="a minute; beyond it an instance is added")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _consistent(self) -> Self:
         if self.min_instances > self.max_instances:
             raise ValueError(f"min_instances {self.min_instances} is more than max_instances {self.max_instances}")
+        if self.variants and self.instance_type:
+            raise ValueError("instance_type and variants exclude one another: each variant has an instance_type")
+        weights = {name: variant.weight for name, variant in self.variants.items()}
+        if weights and sum(weights.values()) != 100:
+            given = ", ".join(f"{name} {weight}" for name, weight in weights.items())
+            raise ValueError(
+                f"the weights of the variants must add up to 100, but they are {sum(weights.values())}: {given}"
+            )
         return self
 
 

@@ -126,6 +126,8 @@ class EmulatedAws:
         outputs |= {name: value for name, value in properties.items() if not isinstance(value, bytes)} | inputs
         outputs["id"] = id_ = str(expand(row.id, outputs | self._facts))
         outputs |= {name: expand(text, outputs | self._facts) for name, text in row.outputs.items()}
+        if row.unasked:
+            outputs |= row.unasked(self.client, outputs)
         for call in (*row.then, *([TAGGING[row.service]] if "tags" in homeless and row.service in TAGGING else [])):
             if set(call.takes) <= outputs.keys():
                 self._call(row.service, call, outputs)

@@ -6,12 +6,15 @@ from contract.errors import PlatformError
 from contract.manifest import Manifest
 from contract.metrics import LATENCY_BOUNDS
 from contract.serving import EcsServing, SagemakerServing
+from infra.hosts import gpu_mistakes, sagemaker_mistakes, size_mistake
 from infra.network import plan_subnets
 from infra.settings import Settings
 from infra.sizes import fargate_mistake
 
 RESERVED_ADDRESSES = 5
 """Of each subnet, by AWS."""
+REACHED = {"ecr", "firehose", "logs", "ssm"}
+"""The endpoints by which a service in the private subnets gets its image and versions, and writes logs and captures."""
 SHARE = 4
 """One in so many of the private addresses may be tasks: the rest is for training, endpoints and growth."""
 
@@ -22,7 +25,7 @@ def check(settings: Settings, models: Mapping[str, Manifest]) -> None:
     Raises:
         PlatformError: naming the file, the key and what is allowed, for each mistake.
     """
-    checks = (_of_inference, _of_metrics, _of_addresses, _of_teams)
+    checks = (_of_inference, _of_sizes, _of_metrics, _of_addresses, _of_teams)
     if mistakes := [mistake for each in checks for mistake in each(settings, models)]:
         raise PlatformError("\n".join(mistakes))
 
@@ -38,20 +41,34 @@ def _of_inference(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
                 yield f"{model}: {mistake}"
             if serving.gpus and settings.inference.architecture == "arm64":
                 yield f"{model}.gpus: GPU instances are x86_64, but {file}.architecture is arm64"
+            if serving.gpus:
+                yield from (f"{model}.{mistake}" for mistake in gpu_mistakes(serving, settings.region))
             if settings.inference.balancer is None:
                 yield f"{model}.runtime is ecs, which needs {file}.balancer (name, certificate_arn)"
             if settings.tier == "prod" and serving.spot_percent == 100:
                 yield f"{model}.spot_percent is 100: in prod some tasks must be on demand; allowed are 0 to 99"
+        if isinstance(serving, SagemakerServing):
+            wrong = sagemaker_mistakes(serving, settings.region, settings.inference.architecture)
+            yield from (f"{model}.{mistake}" for mistake in wrong)
         if settings.inference.waf and serving.runtime == "lambda":
             yield (
                 f"{model}.runtime is lambda, but {file}.waf stands before the load balancer, past which requests to "
                 "Lambda go: serve it on ecs, or take waf out"
             )
-        if isinstance(serving, EcsServing | SagemakerServing) and _cut_off(settings):
+        hashes = {"kms"} if "hash" in serving.sensitive.values() else set[str]()
+        if isinstance(serving, EcsServing | SagemakerServing) and (missing := _missing(settings, REACHED | hashes)):
             yield (
                 f"{model}.runtime is {serving.runtime}, which needs a way to AWS from the private subnets: set nat, or "
-                f"the endpoints ecr, logs and ssm, in Pulumi.{settings.environment}.yaml: ml-platform:network"
+                f"add to endpoints {', '.join(missing)}, in Pulumi.{settings.environment}.yaml: ml-platform:network"
             )
+
+
+def _of_sizes(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """A model may grow to the bound of its gate, and a service takes up a version beside the one it has."""
+    for name, manifest in models.items():
+        size = manifest.gates["size_mb"].max if "size_mb" in manifest.gates else None
+        if size and (mistake := size_mistake(manifest.serving, size, settings.inference.architecture)):
+            yield f"training/models/{name}/model.yaml: serving.{mistake}"
 
 
 def _of_metrics(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
@@ -68,9 +85,10 @@ def _of_metrics(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[
             )
 
 
-def _cut_off(settings: Settings) -> bool:
+def _missing(settings: Settings, endpoints: set[str]) -> list[str]:
+    """The endpoints that are needed and not there, where nothing else leads out of the private subnets."""
     network = settings.network
-    return not network.existing and network.nat == "none" and not {"ecr", "logs", "ssm"} <= set(network.endpoints)
+    return [] if network.existing or network.nat != "none" else sorted(endpoints - set(network.endpoints))
 
 
 def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
@@ -80,7 +98,9 @@ def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
     plan = plan_subnets(settings.network.cidr, len(settings.network.zones))
     room = sum(subnet.num_addresses - RESERVED_ADDRESSES for subnet in plan.private) // SHARE
     most = {
-        name: 2 * serving.max_tasks if isinstance(serving, EcsServing) else 2 * serving.max_instances
+        name: 2 * serving.max_tasks
+        if isinstance(serving, EcsServing)
+        else 2 * serving.max_instances * max(1, len(serving.variants))
         for name, serving in ((name, manifest.serving) for name, manifest in models.items())
         if isinstance(serving, EcsServing | SagemakerServing)
     }
@@ -95,11 +115,13 @@ def _of_addresses(settings: Settings, models: Mapping[str, Manifest]) -> Iterato
 def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
     """Teams that train, and have no quota where their jobs run."""
     backend = settings.training.backend
-    key = f"Pulumi.{settings.environment}.yaml: ml-platform:training.{backend}.teams"
-    limits = getattr(settings.training, backend, None)
+    section, limits = f"training.{backend}", getattr(settings.training, backend, None)
+    if backend == "eks":
+        section, limits = "cluster", settings.cluster
     for name, manifest in models.items():
         if limits and manifest.compute.team not in limits.teams:
             yield (
-                f"{key}: there is no quota for the team {manifest.compute.team!r} of training/models/{name}/model.yaml "
-                f"(compute.team); there are {', '.join(sorted(limits.teams))}"
+                f"Pulumi.{settings.environment}.yaml: ml-platform:{section}.teams: there is no quota for the team "
+                f"{manifest.compute.team!r} of training/models/{name}/model.yaml (compute.team); there are "
+                f"{', '.join(sorted(limits.teams))}"
             )

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,12 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
+from contract.kubernetes import kubeconfig
 from infra import cluster_policies
 from infra.foundation import Foundation
 from infra.policies import PODS
 from infra.regions import arn
-from infra.settings.cluster import SYSTEM_PODS, ClusterSettings
+from infra.settings.cluster import SYSTEM_DISK_GB, SYSTEM_PODS, ClusterSettings
 from infra.versions import ADDONS, KUBERNETES, NODE_RELEASE, Chart
 
 LOGS = ("api", "audit", "authenticator", "controllerManager", "scheduler")
@@ -247,9 +248,9 @@ class Cluster(pulumi.ComponentResource):
     def _groups(self) -> dict[str, list[str]]:
         """Each role that is let in, with the groups of its teams: a role has one access entry, whatever it may do."""
         settings = self._args.settings
-        return {role: [] for role in settings.admins} | {
+        return {
             role: [group(team) for team, each in settings.teams.items() if role in each.members]
-            for role in sorted({*settings.admins, *(role for team in settings.teams.values() for role in team.members)})
+            for role in settings.roles
         }
 
     def _way_in(self, granted: list[pulumi.Resource]) -> kubernetes.Provider:
@@ -267,35 +268,9 @@ class Cluster(pulumi.ComponentResource):
         )
 
     def _kubeconfig(self) -> pulumi.Output[str]:
-        return pulumi.Output.json_dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": self.name,
-                "contexts": [{"name": self.name, "context": {"cluster": self.name, "user": self.name}}],
-                "clusters": [
-                    {
-                        "name": self.name,
-                        "cluster": {
-                            "server": self.cluster.endpoint,
-                            "certificate-authority-data": self.cluster.certificate_authority.data,
-                        },
-                    }
-                ],
-                "users": [
-                    {
-                        "name": self.name,
-                        "user": {
-                            "exec": {
-                                "apiVersion": "client.authentication.k8s.io/v1beta1",
-                                "command": "aws",
-                                "args": ["eks", "get-token", "--cluster-name", self.name, "--region", self._on.region],
-                                "interactiveMode": "Never",
-                            }
-                        },
-                    }
-                ],
-            }
+        certificate = self.cluster.certificate_authority.data
+        return pulumi.Output.all(self.cluster.endpoint, certificate).apply(
+            lambda known: json.dumps(kubeconfig(self.name, self._on.region, *known))
         )
 
     def _addon(
@@ -307,7 +282,8 @@ class Cluster(pulumi.ComponentResource):
         statements: list[dict[str, Any]] | None = None,
     ) -> aws.eks.Addon:
         """An add-on of the pinned version: what it waits for, its settings, what a service account of it may do."""
-        after, associations = list(after), None
+        after = list(after)
+        associations: list[aws.eks.AddonPodIdentityAssociationArgsDict] | None = None
         if statements:
             role, policy = self._on.role_and_policy(ROLES[addon], PODS, statements, self._child)
             associations = [{"service_account": account, "role_arn": role.arn}]
@@ -333,7 +309,7 @@ class Cluster(pulumi.ComponentResource):
         }
         return self._addon("vpc-cni", [], values, "aws-node", cluster_policies.network_plugin(self._on))
 
-    def _system_nodes(self, after: list[pulumi.Resource]) -> aws.eks.NodeGroup:
+    def _system_nodes(self, after: Sequence[pulumi.Resource]) -> aws.eks.NodeGroup:
         name, settings = self._naming("system"), self._args.settings.system
         template = aws.ec2.LaunchTemplate(
             name,
@@ -345,7 +321,7 @@ class Cluster(pulumi.ComponentResource):
                     # With the account's key for EBS: there are images and logs on it. Our own would have to be given to
                     # the role of Auto Scaling, which is the account's.
                     "ebs": {
-                        "volume_size": 50,
+                        "volume_size": SYSTEM_DISK_GB,
                         "volume_type": "gp3",
                         "encrypted": "true",
                         "delete_on_termination": "true",

@@ -1,6 +1,6 @@
 """Grafana on the EKS cluster, where the managed one is not wanted: the same data sources and the same dashboards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,8 @@ class ClusterGrafanaArgs:
     """Title of the folder that holds them."""
     cluster_name: pulumi.Input[str]
     provider: kubernetes.Provider
+    ready: Sequence[pulumi.Resource] = ()
+    """What has to be there before its pod can run."""
 
 
 class ClusterGrafana(pulumi.ComponentResource):
@@ -50,7 +52,7 @@ class ClusterGrafana(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:ClusterGrafana", name, None, opts)
         self._on, self._args = foundation, args
         self._child = pulumi.ResourceOptions(parent=self)
-        self._on_cluster = pulumi.ResourceOptions(parent=self, provider=args.provider)
+        self._on_cluster = pulumi.ResourceOptions(parent=self, provider=args.provider, depends_on=list(args.ready))
         identity = self._identity()
         namespace = kubernetes.core.v1.Namespace(
             NAMESPACE,

@@ -49,22 +49,16 @@ def node(on: Foundation) -> list[dict[str, Any]]:
 
 def network_plugin(on: Foundation) -> list[dict[str, Any]]:
     """For the VPC CNI, which gives pods addresses of the network: nothing but network interfaces."""
-    interfaces = on.arn("ec2", "network-interface/*")
+    interfaces, instances, groups, subnets = (
+        on.arn("ec2", f"{kind}/*") for kind in ("network-interface", "instance", "security-group", "subnet")
+    )
+    addresses = ["ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"]
     return [
         _describe("Instances", "InstanceTypes", "NetworkInterfaces", "SecurityGroups", "Subnets", "Tags"),
-        allow(
-            [
-                "ec2:AssignPrivateIpAddresses",
-                "ec2:AttachNetworkInterface",
-                "ec2:CreateNetworkInterface",
-                "ec2:DeleteNetworkInterface",
-                "ec2:DetachNetworkInterface",
-                "ec2:ModifyNetworkInterfaceAttribute",
-                "ec2:UnassignPrivateIpAddresses",
-            ],
-            [interfaces, *(on.arn("ec2", f"{kind}/*") for kind in ("instance", "security-group", "subnet"))],
-        ),
-        allow(["ec2:CreateTags"], interfaces),
+        allow([*addresses, "ec2:DeleteNetworkInterface", "ec2:CreateTags"], interfaces),
+        allow(["ec2:CreateNetworkInterface"], [interfaces, subnets, groups]),
+        allow(["ec2:AttachNetworkInterface", "ec2:DetachNetworkInterface"], [interfaces, instances]),
+        allow(["ec2:ModifyNetworkInterfaceAttribute"], [interfaces, instances, subnets, groups]),
     ]
 
 
@@ -83,7 +77,8 @@ def karpenter(
 ) -> list[dict[str, Any]]:
     """For Karpenter: to start instances with this cluster's tags, and to stop those and no others.
 
-    After the policies of its CloudFormation template (1.14). It makes no instance profiles: it needs no rights there.
+    After the policies of its CloudFormation template (1.14), which give the actions of a launch, which follow from one
+    another, all of its resources together. It makes no instance profiles: it needs no rights there.
     """
 
     def ec2(*kinds: str) -> list[pulumi.Output[str]]:

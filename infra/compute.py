@@ -57,7 +57,7 @@ class Compute(pulumi.ComponentResource):
             )
             idle_gpu_alarm("eks", query, args.idle_minutes, args.topic_arn, foundation, child)
         scraped = ScrapedCluster(cluster.cluster.arn, cluster.security_group_id)
-        self.watched = Watched(cluster.name, scraped, cluster.provider)
+        self.watched = Watched(cluster.name, scraped, cluster.provider, cluster.ready)
         self.register_outputs({"cluster": cluster.name})
 
     def outputs(self) -> dict[str, Any]:

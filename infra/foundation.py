@@ -32,6 +32,8 @@ class Foundation:
     """Whether what holds state must not be deleted or replaced by an up."""
     permissions_boundary: str | None = None
     """ARN of the policy that bounds every role."""
+    managed_mlflow: bool = False
+    """Whether SageMaker tracks the experiments."""
 
     def role(
         self, what: str, service: str, statements: Sequence[dict[str, Any]], opts: pulumi.ResourceOptions
@@ -79,9 +81,12 @@ class Foundation:
             self.arn("ec2", pulumi.Output.concat("subnet/", subnet)) for subnet in self.network.private_subnet_ids
         ]
 
-    def write_logs(self, group: str) -> dict[str, Any]:
+    def write_logs(self, group: pulumi.Input[str]) -> dict[str, Any]:
         """A statement that lets its holder write to a log group that is there."""
-        return allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.arn("logs", f"log-group:{group}:*"))
+        return allow(
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            self.arn("logs", pulumi.Output.concat("log-group:", group, ":*")),
+        )
 
     def use_key(self, *actions: str) -> dict[str, Any]:
         """A statement that gives the environment's key to its holder, for what S3 keeps encrypted with it."""

@@ -24,24 +24,48 @@ WORK = "_work/"
 """Below it in the artifact bucket, a folder a model, jobs leave what lies between steps; no model can be called so."""
 
 
+TRACK = (
+    "CreateExperiment",
+    "CreateRun",
+    "GetExperiment",
+    "GetExperimentByName",
+    "GetRun",
+    "LogBatch",
+    "LogMetric",
+    "LogParam",
+    "SearchExperiments",
+    "SearchRuns",
+    "SetTag",
+    "UpdateRun",
+)
+"""What a job does with the managed MLflow: it begins runs and writes them down, and deletes nothing."""
+
+
 def training_access(foundation: Foundation) -> list[dict[str, Any]]:
     """What a training job may do with the environment's data, wherever it runs: statements for its role."""
     buckets, registry = foundation.storage.buckets, foundation.registry
     artifacts = buckets["artifacts"]
-    groups = [group.arn for group in registry.model_package_groups.values()]
+    groups = {model: group.arn for model, group in registry.model_package_groups.items()}
     packages = [
-        group.apply(lambda group: group.replace(":model-package-group/", ":model-package/") + "/*") for group in groups
+        arn.apply(lambda arn: arn.replace(":model-package-group/", ":model-package/") + "/*") for arn in groups.values()
     ]
+    server = foundation.arn("sagemaker", f"mlflow-tracking-server/{foundation.naming('mlflow')}")
     return [
+        *([allow([f"sagemaker-mlflow:{action}" for action in TRACK], server)] if foundation.managed_mlflow else []),
         allow(["s3:ListBucket"], [buckets["raw"].arn, buckets["curated"].arn]),
         allow(["s3:ListBucket"], artifacts.arn, {"StringLike": {"s3:prefix": [f"{WORK}*"]}}),
         allow(
             ["s3:GetObject"],
-            [objects(buckets["raw"]), objects(buckets["curated"]), objects(artifacts, WORK)],
+            [
+                *(objects(bucket) for bucket in (buckets["raw"], buckets["curated"])),
+                # A new version is compared with the live one.
+                *(objects(artifacts, prefix) for prefix in (WORK, *(f"{model}/" for model in groups))),
+            ],
         ),
+        allow(["ssm:GetParameter"], foundation.arn("ssm", f"parameter{foundation.naming.path('models')}/*")),
         allow(["s3:PutObject"], [objects(buckets["curated"]), objects(artifacts)]),
         foundation.use_key("Decrypt", "GenerateDataKey"),
-        allow(["sagemaker:CreateModelPackage"], groups + packages),
+        allow(["sagemaker:CreateModelPackage"], [*groups.values(), *packages]),
         allow(["sagemaker:ListModelPackages"], "*"),  # AWS knows no narrower resource for it
         allow(["sagemaker:DescribeModelPackage"], packages),
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
 import pulumi_aws as aws
@@ -15,6 +16,7 @@ from infra.api import Api, ApiArgs
 from infra.balancer import Balancer, BalancerArgs
 from infra.capture import Capture, CaptureArgs, stream_name
 from infra.foundation import Foundation
+from infra.hash_key import HashKey, alias
 from infra.prometheus import Prometheus
 from infra.runtimes.ecs import Ecs
 from infra.runtimes.lambda_ import Lambda
@@ -62,6 +64,8 @@ class Inference(pulumi.ComponentResource):
             self.live_parameters[model] = self._live_parameter(model)
             self._serve(model, manifest, api)
         api.open()
+        if hashing := self._hashing():
+            HashKey("hash-key", [args.roles[model] for model in sorted(hashing)], foundation, self._child)
         self.endpoint, self.token_url = api.endpoint, api.token_url
         self.register_outputs({"endpoint": self.endpoint, "live_parameters": self.live_parameters})
 
@@ -72,6 +76,7 @@ class Inference(pulumi.ComponentResource):
             live_parameters=self._on.naming.path("models"),
             capture_stream=stream_name(self._on.naming, "predictions", "{model}"),
             feedback_stream=stream_name(self._on.naming, "feedback", "{model}"),
+            hash_key=alias(self._on.naming) if self._hashing().intersection(models) else None,
             max_rows=self._args.settings.max_rows,
             max_body_bytes=self._args.settings.max_body_mb * 2**20,
             metrics_namespace=namespace(self._on.naming.prefix, self._on.naming.environment, "inference"),
@@ -94,8 +99,11 @@ class Inference(pulumi.ComponentResource):
         runtime.roll_back_on(alarms.rollback)
 
     def _runtime(self, model: str, manifest: Manifest, capture: Capture) -> Runtime:
-        streams = {"capture_stream": capture.predictions, "feedback_stream": capture.feedback}
-        environment = self.service_settings(model).model_copy(update=streams).environment()
+        changes: dict[str, Any] = {"capture_stream": capture.predictions, "feedback_stream": capture.feedback}
+        if isinstance(manifest.serving, LambdaServing):
+            # The service is to say that it takes too long before Lambda ends it without a word.
+            changes["deadline_ms"] = manifest.serving.timeout_s * 900
+        environment = self.service_settings(model).model_copy(update=changes).environment()
         args = RuntimeArgs(model, manifest, self._args.settings, self._args.roles[model], environment)
         name = f"runtime-{model}"
         match manifest.serving:
@@ -105,6 +113,10 @@ class Inference(pulumi.ComponentResource):
                 return Ecs(name, args, self._balance(), self._args.prometheus, self._on, self._child)
             case _:
                 return Sagemaker(name, args, self._on, self._child)
+
+    def _hashing(self) -> set[str]:
+        """The models of whose sensitive features captures hold a hash."""
+        return {model for model, given in self._args.models.items() if "hash" in given.serving.sensitive.values()}
 
     def _balance(self) -> Balancer:
         """The load balancer of all models on ECS, made when the first of them comes."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
 
 from infra.access import security_group
 from infra.foundation import Foundation
@@ -55,7 +56,7 @@ class Lustre(pulumi.ComponentResource):
         self.register_outputs({"file_system": self.file_system.id})
 
     @property
-    def volume(self) -> dict[str, Any]:
+    def volume(self) -> kubernetes.core.v1.CSIPersistentVolumeSourceArgsDict:
         """The source of a Kubernetes volume, as FSx's driver takes it (with the names of Pulumi's SDK)."""
         return {
             "driver": "fsx.csi.aws.com",
@@ -79,14 +80,14 @@ class Lustre(pulumi.ComponentResource):
             security_group_ids=[self._security_group().id],
             kms_key_id=self._on.storage.key_arn,
             tags={"Name": name},
-            opts=self._child,
+            opts=pulumi.ResourceOptions(parent=self, protect=self._on.protect),
         )
 
     def _security_group(self) -> aws.ec2.SecurityGroup:
         group = security_group("lustre", "The lake's file system: its servers and the nodes", self._on, self._child)
         for first, last in PORTS:
             for what, other in (("nodes", self._args.clients), ("servers", group.id)):
-                ends = {
+                ends: dict[str, Any] = {
                     "security_group_id": group.id,
                     "referenced_security_group_id": other,
                     "ip_protocol": "tcp",

@@ -15,6 +15,7 @@ ANYWHERE = "0.0.0.0/0"
 # What each choice in the settings stands for: the names of AWS's endpoint services.
 ENDPOINT_SERVICES = {
     "ecr": ("ecr.api", "ecr.dkr"),
+    "firehose": ("kinesis-firehose",),
     "kms": ("kms",),
     "logs": ("logs",),
     "sagemaker": ("sagemaker.api", "sagemaker.runtime"),

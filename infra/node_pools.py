@@ -12,7 +12,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from contract.kubernetes import GPU, POOL
+from contract.kubernetes import CAPACITY, GPU, POOL
 from infra import cluster_policies
 from infra.cluster import Cluster, custom
 from infra.foundation import Foundation
@@ -33,7 +33,7 @@ NOTICES = (
 """What EC2 says before it takes an instance away: two minutes in which a node is emptied, and its successor started."""
 GPU_PRESENT = "nvidia.com/gpu.present"
 """Label of nodes with GPUs, by which the charts of NVIDIA find them."""
-CAPACITY = {"reservation": "reserved", "block": "reserved", "spot": "spot", "on-demand": "on-demand"}
+CAPACITY_TYPES = {"reservation": "reserved", "block": "reserved", "spot": "spot", "on-demand": "on-demand"}
 EVERYWHERE = [{"operator": "Exists"}]
 """Toleration of what belongs on every node of its kind, whatever keeps others off it."""
 
@@ -161,7 +161,7 @@ class NodePools(pulumi.ComponentResource):
 
     def _plugins(self) -> list[pulumi.Resource]:
         """What makes GPUs and EFA interfaces something that pods can ask for, and what measures GPUs."""
-        settings, releases = self._args.settings, []
+        settings, releases = self._args.settings, list[pulumi.Resource]()
         if any(pool.gpu for pool in settings.pools.values()):
             # AWS's accelerated image has the driver and the container toolkit, not the plug-in.
             releases.append(
@@ -236,7 +236,7 @@ class NodePools(pulumi.ComponentResource):
         """Which nodes may be bought, up to how many GPUs, and when they go."""
         requirements: dict[str, list[str]] = {
             "node.kubernetes.io/instance-type": list(settings.types),
-            "karpenter.sh/capacity-type": sorted({CAPACITY[each] for each in settings.capacity}),
+            CAPACITY: sorted({CAPACITY_TYPES[each] for each in settings.capacity}),
             "kubernetes.io/arch": ["amd64"],
         }
         if settings.zone:
@@ -274,6 +274,12 @@ class NodePools(pulumi.ComponentResource):
         return custom(name, "karpenter.sh/v1", "NodePool", {"name": pool}, {"spec": spec}, opts)
 
 
-def pool_outputs(settings: ClusterSettings) -> dict[str, dict[str, int]]:
-    """By pool and instance type, the EFA interfaces of a node; see `contract.outputs.EksOutputs`."""
-    return {name: {type_: pool.interfaces(type_) for type_ in pool.types} for name, pool in settings.pools.items()}
+def pool_outputs(settings: ClusterSettings) -> dict[str, dict[str, Any]]:
+    """The pools as a job is told of them; see `contract.outputs.EksPool`."""
+    return {
+        name: {
+            "types": {type_: pool.interfaces(type_) for type_ in pool.types},
+            "spot_only": set(pool.capacity) == {"spot"},
+        }
+        for name, pool in settings.pools.items()
+    }

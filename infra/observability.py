@@ -27,6 +27,8 @@ class Cluster:
     name: pulumi.Input[str]
     scraped: ScrapedCluster
     provider: "pulumi_kubernetes.Provider"
+    ready: Sequence[pulumi.Resource] = ()
+    """What has to be there before pods can run."""
 
 
 @dataclass
@@ -91,7 +93,9 @@ class Observability(pulumi.ComponentResource):
         from infra.cluster_grafana import ClusterGrafana, ClusterGrafanaArgs
 
         cluster = args.cluster
-        on_cluster = ClusterGrafanaArgs(workspace, args.catalog, built, folder, cluster.name, cluster.provider)
+        on_cluster = ClusterGrafanaArgs(
+            workspace, args.catalog, built, folder, cluster.name, cluster.provider, cluster.ready
+        )
         ClusterGrafana("grafana", on_cluster, self._on, self._child)
         return None
 

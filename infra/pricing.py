@@ -8,6 +8,9 @@ from pydantic import Field
 
 from contract.paths import ROOT
 from contract.strict import Strict, parse, read_yaml
+from infra.hosts import vcpus_of
+from infra.instances import INSTANCES, family
+from infra.settings.cluster import SYSTEM_DISK_GB
 
 HOURS = 730
 """Of a month, on average."""
@@ -58,10 +61,11 @@ class Cost:
 
 
 TASK, SERVICE = "aws:ecs/taskDefinition:TaskDefinition", "aws:ecs/service:Service"
+HOSTS = "aws:ec2/launchTemplate:LaunchTemplate"
 STREAM = "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream"
 OF_A_MODEL = {STREAM, "aws:lambda/function:Function"}
 
-Price = Callable[[Mapping[str, Any], Load, Mapping[str, float]], float]
+Price = Callable[[Mapping[str, Any], Load, Mapping[str, float]], float | None]
 
 
 def read_prices() -> Prices:
@@ -91,16 +95,21 @@ def monthly(resources: Sequence[Resource], load: Load, prices: Mapping[str, floa
     found: dict[str, list[float]] = {}
     unpriced = set()
     for resource in resources:
-        if resource.type in FREE:
+        if resource.type in FREE or resource.type.startswith(WITHIN):
             continue
         if resource.type not in PRICED:
             unpriced.add(resource.type)
             continue
-        price, count = PRICED[resource.type], tasks.get(resource.name, 1) if resource.type == TASK else 1
+        price = PRICED[resource.type]
         asked = of_each if resource.type in OF_A_MODEL else load
+        idle, loaded = price(resource.inputs, Load(), prices), price(resource.inputs, asked, prices)
+        if idle is None or loaded is None:
+            unpriced.add(resource.type)
+            continue
+        count = tasks.get(resource.name, 0 if resource.type == HOSTS else 1) if resource.type in (TASK, HOSTS) else 1
         sums = found.setdefault(resource.component, [0, 0])
-        sums[0] += count * price(resource.inputs, Load(), prices)
-        sums[1] += count * price(resource.inputs, asked, prices)
+        sums[0] += count * idle
+        sums[1] += count * loaded
     return [Cost(name, idle, loaded) for name, (idle, loaded) in sorted(found.items()) if loaded > 0], unpriced
 
 
@@ -193,10 +202,52 @@ def _firewall(inputs: Mapping[str, Any], load: Load, price: Mapping[str, float])
     return price["waf_acl_month"] + rules + load.requests / 1e6 * price["waf_request_million"]
 
 
+def _nodes(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    """A node group at its smallest size, with the disks of its launch template."""
+    (type_,) = inputs["instanceTypes"]
+    hourly = INSTANCES[type_].vcpus * price[f"ec2_{family(type_)}_vcpu_hour"]
+    return int(inputs["scalingConfig"]["minSize"]) * (HOURS * hourly + SYSTEM_DISK_GB * price["ebs_gb_month"])
+
+
+def _hourly(type_: str, price: Mapping[str, float]) -> float | None:
+    """What an instance of EC2 costs an hour, None if the list has no price for it: then the preview says so."""
+    if (known := price.get(f"ec2_{type_}_hour")) is not None:
+        return known
+    rate, vcpus = price.get(f"ec2_{family(type_)}_vcpu_hour"), vcpus_of(type_)
+    return rate * vcpus if rate and vcpus else None
+
+
+def _hosts(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float | None:
+    """One instance of a launch template that names its type: the GPU hosts of a model on ECS, one for each task."""
+    if "instanceType" not in inputs:
+        return 0  # what it launches is priced where it is asked for, or comes with a job
+    hourly = _hourly(inputs["instanceType"], price)
+    disks = sum(int(disk["ebs"]["volumeSize"]) for disk in inputs["blockDeviceMappings"])
+    return None if hourly is None else HOURS * hourly + disks * price["ebs_gb_month"]
+
+
+def _variants(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float | None:
+    """The instances of an endpoint at its smallest."""
+    total = 0.0
+    for variant in inputs["productionVariants"]:
+        type_ = variant["instanceType"].removeprefix("ml.")
+        hourly = _hourly(type_, price)
+        if hourly is None:
+            return None
+        factor = price["sagemaker_gpu_factor" if type_[0] in "gp" else "sagemaker_cpu_factor"]
+        total += int(variant["initialInstanceCount"]) * HOURS * hourly * factor
+    return total
+
+
+def _lustre(inputs: Mapping[str, Any], _: Load, price: Mapping[str, float]) -> float:
+    return int(inputs["storageCapacity"]) * price[f"fsx_lustre_{inputs['perUnitStorageThroughput']}_gb_month"]
+
+
 BUCKETS = 5
 """Over which the stored data are spread; it does not matter how, as all cost the same."""
 
 PRICED: dict[str, Price] = {
+    "aws:amp/scraper:Scraper": lambda _, __, price: HOURS * price["prometheus_collector_hour"],
     "aws:apigatewayv2/api:Api": _api,
     "aws:cloudtrail/trail:Trail": lambda _, load, price: load.requests / 1e9 * price["trail_million_events"],
     "aws:cloudwatch/compositeAlarm:CompositeAlarm": lambda _, __, price: price["alarm_composite_month"],
@@ -205,10 +256,14 @@ PRICED: dict[str, Price] = {
     "aws:cloudwatch/metricAlarm:MetricAlarm": _alarm,
     "aws:cognito/userPool:UserPool": _tokens,
     "aws:ec2/eip:Eip": _address,
+    "aws:ec2/launchTemplate:LaunchTemplate": _hosts,
     "aws:ec2/natGateway:NatGateway": _nat,
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": lambda _, __, price: price["ecr_gb_month"],
     "aws:ecs/taskDefinition:TaskDefinition": _task,
+    "aws:eks/cluster:Cluster": lambda _, __, price: HOURS * price["eks_cluster_hour"],
+    "aws:eks/nodeGroup:NodeGroup": _nodes,
+    "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
     "aws:grafana/workspace:Workspace": _grafana,
     "aws:kinesis/firehoseDeliveryStream:FirehoseDeliveryStream": _capture,
     "aws:kms/key:Key": _kms,
@@ -218,6 +273,7 @@ PRICED: dict[str, Price] = {
     "aws:rds/cluster:Cluster": _aurora,
     "aws:route53/zone:Zone": lambda _, __, price: price["zone_month"],
     "aws:s3/bucket:Bucket": _bucket,
+    "aws:sagemaker/endpointConfiguration:EndpointConfiguration": _variants,
     "aws:sagemaker/mlflowTrackingServer:MlflowTrackingServer": _mlflow,
     "aws:wafv2/webAcl:WebAcl": _firewall,
 }
@@ -230,17 +286,26 @@ FREE = frozenset(
         "aws:amp/ruleGroupNamespace:RuleGroupNamespace",
         "aws:amp/workspace:Workspace",
         "aws:amp/workspaceConfiguration:WorkspaceConfiguration",
+        "aws:apigatewayv2/apiMapping:ApiMapping",
         "aws:apigatewayv2/authorizer:Authorizer",
+        "aws:apigatewayv2/domainName:DomainName",
         "aws:apigatewayv2/integration:Integration",
         "aws:apigatewayv2/route:Route",
         "aws:apigatewayv2/stage:Stage",
+        "aws:apigatewayv2/vpcLink:VpcLink",
+        # Of what scales one pays for the tasks and instances.
+        "aws:appautoscaling/policy:Policy",
+        "aws:appautoscaling/target:Target",
         "aws:athena/workgroup:Workgroup",
+        "aws:autoscaling/group:Group",
         # Of training one pays for what jobs run on, while they run: not for the queues they wait in.
         "aws:batch/computeEnvironment:ComputeEnvironment",
         "aws:batch/jobDefinition:JobDefinition",
         "aws:batch/jobQueue:JobQueue",
         "aws:batch/schedulingPolicy:SchedulingPolicy",
         "aws:budgets/budget:Budget",
+        "aws:cloudwatch/eventRule:EventRule",
+        "aws:cloudwatch/eventTarget:EventTarget",
         "aws:cloudwatch/logStream:LogStream",
         "aws:codedeploy/application:Application",
         "aws:codedeploy/deploymentConfig:DeploymentConfig",
@@ -250,8 +315,8 @@ FREE = frozenset(
         "aws:cognito/userPoolDomain:UserPoolDomain",
         "aws:ec2/defaultSecurityGroup:DefaultSecurityGroup",
         "aws:ec2/flowLog:FlowLog",
-        "aws:ec2/launchTemplate:LaunchTemplate",
         "aws:ec2/internetGateway:InternetGateway",
+        "aws:ec2/placementGroup:PlacementGroup",
         "aws:ec2/route:Route",
         "aws:ec2/routeTable:RouteTable",
         "aws:ec2/routeTableAssociation:RouteTableAssociation",
@@ -259,8 +324,16 @@ FREE = frozenset(
         "aws:ec2/subnet:Subnet",
         "aws:ec2/vpc:Vpc",
         "aws:ecr/lifecyclePolicy:LifecyclePolicy",
+        "aws:ecs/capacityProvider:CapacityProvider",
         "aws:ecs/cluster:Cluster",
+        "aws:ecs/clusterCapacityProviders:ClusterCapacityProviders",
         "aws:ecs/service:Service",
+        "aws:eks/accessEntry:AccessEntry",
+        "aws:eks/accessPolicyAssociation:AccessPolicyAssociation",
+        # What the agents among the add-ons send is paid for by what jobs print and how many nodes there are.
+        "aws:eks/addon:Addon",
+        "aws:eks/podIdentityAssociation:PodIdentityAssociation",
+        "aws:fsx/dataRepositoryAssociation:DataRepositoryAssociation",
         "aws:glue/catalogDatabase:CatalogDatabase",
         "aws:glue/catalogTable:CatalogTable",
         "aws:grafana/roleAssociation:RoleAssociation",
@@ -274,6 +347,7 @@ FREE = frozenset(
         "aws:lambda/alias:Alias",
         "aws:lambda/permission:Permission",
         "aws:lb/listener:Listener",
+        "aws:lb/listenerRule:ListenerRule",
         "aws:lb/targetGroup:TargetGroup",
         "aws:rds/clusterInstance:ClusterInstance",
         "aws:rds/subnetGroup:SubnetGroup",
@@ -285,10 +359,14 @@ FREE = frozenset(
         "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
         "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
         "aws:s3/bucketVersioning:BucketVersioning",
+        "aws:sagemaker/endpoint:Endpoint",
+        "aws:sagemaker/model:Model",
         "aws:sagemaker/modelPackageGroup:ModelPackageGroup",
         "aws:sns/topic:Topic",
         "aws:sns/topicPolicy:TopicPolicy",
         "aws:sns/topicSubscription:TopicSubscription",
+        "aws:sqs/queue:Queue",
+        "aws:sqs/queuePolicy:QueuePolicy",
         "aws:ssm/parameter:Parameter",
         "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
@@ -300,6 +378,9 @@ FREE = frozenset(
         "grafana:oss/dataSource:DataSource",
         "grafana:oss/folder:Folder",
         "pulumi:providers:grafana",
+        "pulumi:providers:kubernetes",
     }
 )
 """What costs nothing by itself, or so little that it shows in no cent."""
+WITHIN = "kubernetes:"
+"""What is in the cluster runs on its nodes, which are paid for; those of the pools while jobs run."""

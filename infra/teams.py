@@ -21,7 +21,9 @@ ACCOUNT = "training"
 """Name of the service account of a team's jobs."""
 QUEUE = "default"
 """Name of a team's queue in its namespace: Kueue puts jobs there that name none."""
-DNS = [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]
+DNS: list[kubernetes.networking.v1.NetworkPolicyPortArgsDict] = [
+    {"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")
+]
 METADATA = "169.254.169.254/32"
 """Where an instance tells its role's credentials: no pod's business."""
 IDENTITY = "169.254.170.23/32"
@@ -75,9 +77,9 @@ class Teams(pulumi.ComponentResource):
                     "namespace": namespace(team),
                     "queue": QUEUE,
                     "service_account": ACCOUNT,
-                    "pools": list(each.quota),
+                    "pools": settings.most(team),
                 }
-                for team, each in settings.teams.items()
+                for team in settings.teams
             },
             "pools": pool_outputs(settings),
             "priorities": list(settings.priorities),
@@ -99,7 +101,7 @@ class Teams(pulumi.ComponentResource):
         # No pod before the policies that hold it, so the way to the queue comes last.
         inside = self._in_cluster(space)
 
-        def meta(what: str) -> dict[str, Any]:
+        def meta(what: str) -> kubernetes.meta.v1.ObjectMetaArgsDict:
             return {"name": what, "namespace": name}
 
         bounds: list[pulumi.Resource] = [
@@ -187,7 +189,7 @@ def quota(team: str, settings: ClusterSettings) -> dict[str, str]:
     }
 
 
-def limits() -> dict[str, Any]:
+def limits() -> kubernetes.core.v1.LimitRangeItemArgsDict:
     """What a container gets that asks for nothing."""
     return {
         "type": "Container",
@@ -196,14 +198,14 @@ def limits() -> dict[str, Any]:
     }
 
 
-def network_policies() -> dict[str, dict[str, Any]]:
+def network_policies() -> dict[str, kubernetes.networking.v1.NetworkPolicySpecArgsDict]:
     """Who may talk to whom: jobs to the jobs of their team, to AWS by HTTPS, and nobody else to anybody.
 
     A selector cannot say "of the same job as mine", so the jobs of one team can reach one another. EFA goes past the
     kernel, and so past these: there, the nodes' security group is what holds.
     """
-    jobs = {"match_expressions": [{"key": JOB, "operator": "Exists"}]}
-    dns = {
+    jobs: kubernetes.meta.v1.LabelSelectorArgsDict = {"match_expressions": [{"key": JOB, "operator": "Exists"}]}
+    dns: kubernetes.networking.v1.NetworkPolicyPeerArgsDict = {
         "namespace_selector": {"match_labels": {"kubernetes.io/metadata.name": "kube-system"}},
         "pod_selector": {"match_labels": {"k8s-app": "kube-dns"}},
     }
@@ -230,7 +232,7 @@ def network_policies() -> dict[str, dict[str, Any]]:
     }
 
 
-def member_rules() -> list[dict[str, Any]]:
+def member_rules() -> list[kubernetes.rbac.v1.PolicyRuleArgsDict]:
     """What a team's members may do in their namespace: start and stop jobs, and see why they do not start."""
     look = ["get", "list", "watch"]
     return [

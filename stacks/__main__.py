@@ -49,6 +49,7 @@ foundation = Foundation(
     settings.audit.log_retention_days,
     settings.protect,
     settings.permissions_boundary or None,
+    managed_mlflow=bool(settings.data.mlflow and not settings.data.mlflow.ecs),
 )
 identity = Identity("identity", IdentityArgs(models), foundation)
 notifications = Notifications(

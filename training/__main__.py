@@ -11,6 +11,10 @@ keeps on S3. A SageMaker training job is told in SageMaker's own way instead; se
 all processes train together. A segment of a tuning is run by the children of a Batch array, or by
 
     python -m training tune digits 3
+
+Beside the steps there is batch inference, which training/score.py explains:
+
+    python -m training score digits --input s3://... --output s3://...
 """
 
 import os
@@ -27,7 +31,10 @@ from training.steps import STEPS, Context, is_current, run_step
 
 WORK = "/opt/ml/processing/work"
 ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
-USAGE = f"usage: python -m training STEP MODEL [SEGMENT of tune]\nsteps: {', '.join(STEPS)}"
+USAGE = (
+    f"usage: python -m training STEP MODEL [SEGMENT of tune]\nsteps: {', '.join(STEPS)}\n"
+    "or:    python -m training score MODEL --input FILE --output FILE [--version N]"
+)
 STOPPED = 143
 """Exit status of a process that SIGTERM has stopped, as a shell has it."""
 
@@ -40,6 +47,9 @@ def main() -> None:
         from training import job
 
         job.main(*sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["score"]:
+        score(sys.argv[2:])
         return
     step, model, *segment = sys.argv[1:] if len(sys.argv) > 2 else ("", "")
     if not step or (segment and (step != "tune" or len(segment) > 1 or not segment[0].isdecimal())):
@@ -60,6 +70,18 @@ def main() -> None:
             tune_segment(context, int(segment[0]))
         else:
             run_step(step, context)
+    except (PlatformError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+
+
+def score(arguments: list[str]) -> None:
+    """Score a file; exit with 1 if it fails and 2 if the command line is wrong."""
+    from training import score
+
+    try:
+        score.main(arguments, lambda: outputs(os.environ))
     except (PlatformError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

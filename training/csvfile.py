@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import polars as pl
@@ -35,6 +35,7 @@ class Batch:
         table: the rows, but for the unreadable ones, as text or as the types that their source gave them.
         positions: of each row of the table its place in the batch, from 0; None if nothing was unreadable.
         unreadable: the others.
+        size: bytes of the file that it takes up, if it comes from one that is read from front to back.
     """
 
     origin: str
@@ -43,6 +44,7 @@ class Batch:
     table: pl.DataFrame
     positions: list[int] | None = None
     unreadable: tuple[Unreadable, ...] = ()
+    size: int = 0
 
 
 def read_csv(blocks: Iterable[bytes], types: dict[str, pl.DataType], origin: str) -> Iterator[Batch]:
@@ -56,15 +58,66 @@ def read_csv(blocks: Iterable[bytes], types: dict[str, pl.DataType], origin: str
     Raises:
         PlatformError: if it has no header with these columns, or a quote in it is never closed.
     """
-    pieces = _whole_records(blocks, origin)
-    header, first = _header(next(pieces, b""), origin)
-    check_columns(header, types, origin)
-    schema = {name: types[name] for name in header}
-    row = 1
-    for piece in chain([first], pieces):
+    header = read_header(blocks, origin)
+    check_columns(header.names, types, origin)
+    yield from read_records(header.rest, {name: types[name] for name in header.names}, origin)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a CSV file.
+
+    Attributes:
+        names: of the columns.
+        size: of the line, in bytes.
+        rest: what follows it, in pieces.
+    """
+
+    names: list[str]
+    size: int
+    rest: Iterator[bytes]
+
+
+def read_header(blocks: Iterable[bytes], origin: str) -> Header:
+    """Read the first line of a CSV file.
+
+    Raises:
+        PlatformError: if it has none.
+    """
+    blocks, start = iter(blocks), bytearray()
+    while b"\n" not in start and len(start) < LONGEST and (block := next(blocks, b"")):
+        start += block
+    line, newline, rest = bytes(start).partition(b"\n")
+    try:
+        names = next(csv.reader([line.removeprefix(b"\xef\xbb\xbf").decode()]), [])
+    except (UnicodeDecodeError, csv.Error):
+        raise PlatformError(f"{origin} is not a CSV file: line 1 is not text in UTF-8") from None
+    if not names:
+        raise PlatformError(f"{origin} is not a CSV file: it has no header")
+    return Header([name.strip() for name in names], len(line + newline), chain([rest], blocks))
+
+
+def read_records(blocks: Iterable[bytes], schema: dict[str, pl.DataType], origin: str, row: int = 1) -> Iterator[Batch]:
+    """Read the records of a CSV file, from the first or from the end of any batch.
+
+    A batch's end depends on its start alone, so that reading on gives the same batches as reading all at once.
+
+    Args:
+        blocks: the bytes after the header, or after a batch.
+        schema: the columns as the header has them, with the type that their cells most likely have.
+        origin: what to call the file in an error.
+        row: number of the first record.
+
+    Raises:
+        PlatformError: if a quote is never closed.
+    """
+    size = 0
+    for piece in _whole_records(blocks, origin):
         batch = _parse(piece, schema, origin, row)
+        size += len(piece)
         if batch.count:
-            yield batch
+            yield replace(batch, size=size)
+            size = 0
         row += batch.count
 
 
@@ -78,36 +131,35 @@ def check_columns(given: list[str], wanted: Iterable[str], origin: str) -> None:
     missing, unknown = sorted(set(wanted) - set(given)), sorted(set(given) - set(wanted))
     twice = sorted({name for name in given if given.count(name) > 1})
     wrong = (("lacks", missing), ("has unknown", unknown), ("has more than once", twice))
-    if told := [f"{what} {_few(names)}" for what, names in wrong if names]:
-        raise PlatformError(f"{origin} {' and '.join(told)} column(s); the manifest describes {_few(wanted)}")
+    if told := [f"{what} {few(names)}" for what, names in wrong if names]:
+        raise PlatformError(f"{origin} {' and '.join(told)} column(s); the manifest describes {few(wanted)}")
 
 
 def _whole_records(blocks: Iterable[bytes], origin: str) -> Iterator[bytes]:
     """Cut a file at ends of records; a line that ends within quotes does not end one."""
-    rest, size, line = bytearray(), PIECE, 1
+    rest, size, line = bytearray(), PIECE, 2
     for block in blocks:
         rest += block
-        if len(rest) < size:
-            continue
-        if end := _last_end(rest):
-            piece = bytes(rest[:end])
-            del rest[:end]
-            size = PIECE
-            line += piece.count(b"\n")
-            yield piece
-        elif len(rest) > LONGEST:
-            raise _open_quote(origin, line)
-        else:
-            size = len(rest) + PIECE
+        while len(rest) >= size:
+            if end := _last_end(rest, size):
+                piece = bytes(rest[:end])
+                del rest[:end]
+                size = PIECE
+                line += piece.count(b"\n")
+                yield piece
+            elif len(rest) > LONGEST:
+                raise _open_quote(origin, line)
+            else:
+                size += PIECE
     if rest.count(b'"') % 2:
-        raise _open_quote(origin, line + rest.count(b"\n", 0, _last_end(rest)))
+        raise _open_quote(origin, line + rest.count(b"\n", 0, _last_end(rest, len(rest))))
     if rest:
         yield bytes(rest)
 
 
-def _last_end(records: bytearray) -> int:
-    inside = records.count(b'"') % 2
-    end = len(records)
+def _last_end(records: bytearray, end: int) -> int:
+    """Where the last record ends within the first `end` bytes; 0 if none does."""
+    inside = records.count(b'"', 0, end) % 2
     while (newline := records.rfind(b"\n", 0, end)) >= 0:
         inside ^= records.count(b'"', newline, end) % 2
         if not inside:
@@ -118,18 +170,6 @@ def _last_end(records: bytearray) -> int:
 
 def _open_quote(origin: str, line: int) -> PlatformError:
     return PlatformError(f"{origin} is not a CSV file: a quote in line {line} or after it is never closed")
-
-
-def _header(piece: bytes, origin: str) -> tuple[list[str], bytes]:
-    """The names of the columns, and what follows them."""
-    line, _, rest = piece.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
-    try:
-        names = next(csv.reader([line.decode()]), [])
-    except (UnicodeDecodeError, csv.Error):
-        raise PlatformError(f"{origin} is not a CSV file: line 1 is not text in UTF-8") from None
-    if not names:
-        raise PlatformError(f"{origin} is not a CSV file: it has no header")
-    return [name.strip() for name in names], rest
 
 
 def _parse(piece: bytes, schema: dict[str, pl.DataType], origin: str, row: int) -> Batch:
@@ -174,7 +214,8 @@ def _parse_slowly(piece: bytes, names: list[str], origin: str, row: int) -> Batc
     return Batch(origin, row, position + 1, table, positions, tuple(unreadable))
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """The first five of these names, and how many more there are."""
     # Of binary data, the header can be anything, and long.
     shown = [name if name.isidentifier() else ascii(name[:40]) for name in names[:5]]
     return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -134,7 +134,7 @@ def compare(answers: Answers, live: tuple[int, Path], rows: Rows, manifest: Mani
 
 def live_model(context: Context, folder: Path) -> tuple[int, Path] | None:
     """Number and directory of the version that takes the most traffic, if there is one."""
-    live = registry.live(context.outputs.models[context.manifest.name].live_parameter).versions
+    live = registry.live(context.outputs.of_model(context.manifest.name).live_parameter).versions
     if not live:
         return None
     most = max(live, key=lambda version: version.weight)

@@ -91,14 +91,19 @@ def collect(bucket: str, model: str, task: Task, since: datetime) -> dict[int, A
         arm.latencies.append(line["latency_ms"])
         for row, answer in enumerate(line["outputs"].get(ANSWERS[task], ())):
             # Firehose may deliver a line twice, and clients may use an id twice: the first counts.
-            if (label := labels.pop((line["prediction_id"], row), None)) is not None:
+            # A null stands for an answer that was no number.
+            if (label := labels.pop((line["prediction_id"], row), None)) is not None and answer is not None:
                 arm.answers.append(answer)
                 arm.labels.append(label)
     return dict(sorted(arms.items()))
 
 
 def quality(arm: Arm, task: Task) -> Estimate | None:
-    """Accuracy, mean absolute error or area under the ROC curve, with a 95% interval; None if it is not defined."""
+    """Accuracy, mean absolute error or area under the ROC curve, with a 95% interval; None if it is not defined.
+
+    The intervals are those of Wilson (see `proportion`), of Student (Biometrika 6, 1908, 1-25: a mean and its standard
+    error, with the t distribution of n - 1 degrees of freedom), and of Hanley and McNeil (see `_area`).
+    """
     answers, labels = np.array(arm.answers), np.array(arm.labels)
     if not len(labels):
         return None
@@ -126,11 +131,17 @@ def proportion(successes: int, trials: int) -> Estimate:
 
 
 def quantile(values: Sequence[float], q: float) -> Estimate:
-    """A quantile with the order statistics that enclose it (Conover, Practical Nonparametric Statistics, 3.2)."""
+    """A quantile with the order statistics that enclose it (Conover, Practical Nonparametric Statistics, 3.2).
+
+    An end is NaN where there are too few values to give it: 100 of them have no upper end for the 99% quantile.
+    """
     ordered = np.sort(np.asarray(values))
-    ranks = stats.binom.ppf([ALPHA / 2, 1 - ALPHA / 2], len(ordered), q).astype(int)
-    low, high = ordered[np.clip(ranks - [1, 0], 0, len(ordered) - 1)]
-    return Estimate(float(np.quantile(ordered, q)), float(low), float(high))
+    low, high = stats.binom.ppf([ALPHA / 2, 1 - ALPHA / 2], len(ordered), q).astype(int)
+    return Estimate(
+        float(np.quantile(ordered, q, method="inverted_cdf")),
+        float(ordered[low - 1]) if low else math.nan,
+        float(ordered[high]) if high < len(ordered) else math.nan,
+    )
 
 
 def compare(arms: Mapping[int, Arm], task: Task, baseline: int) -> list[Comparison]:
@@ -159,7 +170,12 @@ def _judge(version: int, arm: Arm, baseline: Arm, task: Task, p: float | None) -
 
 
 def _p_value(one: Arm, other: Arm, task: Task) -> float | None:
-    """Two-sided; None if there are too few labels."""
+    """Two-sided; None if there are too few labels.
+
+    Of two accuracies by `two_proportions`; of two mean errors by Welch's t-test (Biometrika 34, 1947, 28-35); of two
+    areas by their difference over its standard error, the root of the sum of both squared, which is normal for areas of
+    different rows (Hanley and McNeil, Radiology 143, 1982, 29-36).
+    """
     if min(len(one.labels), len(other.labels)) < MIN_LABELS:
         return None
     answers, labels = (np.array(one.answers), np.array(other.answers)), (np.array(one.labels), np.array(other.labels))

@@ -117,7 +117,9 @@ def main(model: str | None = None) -> None:
     """
     output = Path(os.environ.get("SM_OUTPUT_DATA_DIR") or ROOT / "output" / "data")
     try:
-        print(run(Job.of_sagemaker(os.environ, model), lambda line: print(line, flush=True)))
+        said = run(Job.of_sagemaker(os.environ, model), lambda line: print(line, flush=True))
+        if not int(os.environ.get("RANK", "0")):  # one of the processes speaks for all
+            print(said)
     except Stopped:
         sys.exit(143)
     except Exception as error:

@@ -9,150 +9,30 @@ import json
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from contract import kubernetes
 from contract.errors import PlatformError
-from contract.outputs import BatchOutputs, EksOutputs, InstanceOutputs, LimitOutputs, Outputs, TrainingOutputs
-from contract.training import Compute
+from contract.outputs import EksOutputs, Outputs, TrainingOutputs
+from training.fitting import Job, fit, limits_of, pool_of
 
-BACKENDS = ("sagemaker", "batch", "eks")
 CHECKPOINTS = "/opt/ml/checkpoints"
 """A folder that SageMaker fetches from S3 when a job starts or starts again, and brings back there as it changes."""
 OUTPUTS_FILE = "outputs.json"
 LONGEST_NAME = 50
 """Characters of a job's name: SageMaker takes 63, and Kubernetes puts a suffix behind it for each pod."""
-USABLE = 0.9
-"""Share of an instance's memory that a container can have; the rest is the system's and the agent's."""
 SPOT_WAIT_HOURS = 12
 """How long a SageMaker job may wait for spare capacity, all its waits together."""
 ENTRYPOINT = ["python", "-m", "training.launch"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job: a step of a model's pipeline.
-
-    Attributes:
-        name: unique among the environment's jobs.
-        model: name of the model.
-        step: of its pipeline.
-        compute: what it needs.
-        array: how many times Batch runs it, each told its index; None for once.
-    """
-
-    name: str
-    model: str
-    step: str
-    compute: Compute
-    array: int | None = None
 
 
 def job_name(training: TrainingOutputs, model: str, step: str) -> str:
     """A name that no other job has: `mlp-dev-digits-train-261121153000-1a2b`."""
     suffix = f"-{step}-{datetime.now(UTC):%y%m%d%H%M%S}-{secrets.token_hex(3)}"
     return f"{training.name}-{model}"[: LONGEST_NAME - len(suffix)].rstrip("-") + suffix
-
-
-def limits_of(training: TrainingOutputs, backend: str, environment: str) -> LimitOutputs:
-    """What a job on a backend may use.
-
-    Raises:
-        PlatformError: if the backend is not on in the environment.
-    """
-    limits: LimitOutputs | None = getattr(training, backend, None)
-    if limits is None:
-        on = [name for name in BACKENDS if getattr(training, name)]
-        raise PlatformError(
-            f"the backend {backend!r} is not on in {environment}; on are {', '.join(on) or 'none'}; switch it on by "
-            f"ml-platform:training in Pulumi.{environment}.yaml"
-        )
-    return limits
-
-
-def fit(job: Job, limits: LimitOutputs, backend: str, environment: str) -> str:
-    """The smallest instance type that the job fits on.
-
-    Raises:
-        PlatformError: naming all that the job asks for and cannot have.
-    """
-    mistakes = list(_mistakes(job, limits, backend))
-    if mistakes:
-        raise PlatformError(
-            f"the job of {job.model} does not fit on {backend} in {environment}:\n"
-            + "\n".join(f"  {mistake}" for mistake in mistakes)
-            + f"\nchange compute in training/models/{job.model}/model.yaml, or ml-platform:training.{backend} in "
-            f"Pulumi.{environment}.yaml"
-        )
-    return _fitting(job.compute, limits, backend)[0]
-
-
-def _mistakes(job: Job, limits: LimitOutputs, backend: str) -> Iterator[str]:
-    compute, gpus = job.compute, job.compute.instances * job.compute.gpus
-    if compute.team not in limits.team_gpus:
-        yield f"compute.team: {compute.team!r} has no quota; allowed are {', '.join(limits.team_gpus)}"
-    elif gpus > (most := limits.team_gpus[compute.team]):
-        yield (
-            f"compute.gpus: {compute.instances} instance(s) with {compute.gpus} each are {gpus} GPUs, but the team "
-            f"{compute.team!r} may use {most} in a job"
-        )
-    if compute.hours > limits.max_hours:
-        yield f"compute.hours: {compute.hours} is above the limit; allowed are up to {limits.max_hours}"
-    if job.array is not None and backend != "batch":
-        yield f"--array: {backend} has no array jobs; allowed on batch only"
-    if job.array is not None and compute.instances > 1:
-        yield f"--array: an array's jobs run on one instance each, but compute.instances is {compute.instances}"
-    fitting = _fitting(compute, limits, backend)
-    if not fitting:
-        types = ", ".join(f"{name} ({_size(size)})" for name, size in limits.instance_types.items())
-        yield (
-            f"compute: no instance type has {compute.gpus} GPUs, {compute.vcpus} vCPUs and {compute.memory_gib} GiB "
-            f"for it; allowed are {types}"
-        )
-    elif isinstance(limits, EksOutputs) and compute.team in limits.teams and _pool(compute, limits) is None:
-        own = ", ".join(limits.teams[compute.team].pools)
-        yield (
-            f"compute: no pool of the team {compute.team!r} has nodes with {compute.gpus} GPUs, {compute.vcpus} vCPUs "
-            f"and {compute.memory_gib} GiB for it; it has a quota of {own}"
-        )
-    elif isinstance(limits, BatchOutputs):
-        vcpus = compute.instances * limits.instance_types[fitting[0]].vcpus
-        if vcpus > limits.max_vcpus:
-            yield (
-                f"compute.instances: {compute.instances} of {fitting[0]} are {vcpus} vCPUs, but a queue has "
-                f"{limits.max_vcpus} (max_vcpus)"
-            )
-
-
-def _fitting(compute: Compute, limits: LimitOutputs, backend: str) -> list[str]:
-    """The instance types that are large enough, smallest first; GPUs are for jobs that use them."""
-    share = 1 if backend == "sagemaker" else USABLE
-    large_enough = [
-        (size.gpus, size.vcpus, size.memory_gib, name)
-        for name, size in limits.instance_types.items()
-        if size.gpus >= compute.gpus
-        and bool(size.gpus) == bool(compute.gpus)
-        and size.vcpus >= compute.vcpus
-        and size.memory_gib * share >= compute.memory_gib
-    ]
-    return [name for *_, name in sorted(large_enough)]
-
-
-def _pool(compute: Compute, eks: EksOutputs) -> tuple[str, int] | None:
-    """The pool of the team's with the smallest nodes that are large enough, and their EFA interfaces."""
-    for type_ in _fitting(compute, eks, "eks"):
-        for pool in eks.teams[compute.team].pools:
-            if type_ in eks.pools[pool]:
-                return pool, eks.pools[pool][type_]
-    return None
-
-
-def _size(size: InstanceOutputs) -> str:
-    gpus = f"{size.gpus} GPUs, " if size.gpus else ""
-    return f"{gpus}{size.vcpus} vCPUs, {size.memory_gib} GiB"
 
 
 def request(job: Job, outputs: Outputs, backend: str) -> dict[str, Any]:
@@ -287,10 +167,12 @@ def _jobset(job: Job, training: TrainingOutputs) -> dict[str, Any]:
     """A JobSet of one Job with a pod an instance, which Kueue admits as a whole or not at all."""
     compute, eks = job.compute, training.eks
     assert eks, "it was checked that the backend is on"
-    team, found = eks.teams[compute.team], _pool(compute, eks)
+    team, found = eks.teams[compute.team], pool_of(compute, eks)
     assert found, "it was checked that a pool fits"
     labels = {"model": job.model, "team": compute.team}
     queued = labels | {kubernetes.QUEUE: team.queue}
+    if job.priority:
+        queued[kubernetes.PRIORITY] = job.priority
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
@@ -378,7 +260,7 @@ def _pod(job: Job, training: TrainingOutputs, eks: EksOutputs, pool: str, efa: i
         },
         "containers": [container],
         "volumes": volumes,
-    } | kubernetes.placement(pool, compute.gpus)
+    } | kubernetes.placement(pool, compute.gpus, spot=compute.spot)
 
 
 def submit(job: Job, outputs: Outputs, backend: str) -> str:
@@ -398,7 +280,7 @@ def submit(job: Job, outputs: Outputs, backend: str) -> str:
         return str(boto3.client("sagemaker").create_training_job(**asked)["TrainingJobArn"])
     if backend == "batch":
         return str(boto3.client("batch").submit_job(**asked)["jobArn"])
-    return _create(asked)
+    return _create(asked, training_of(outputs), outputs.region)
 
 
 def _put_outputs(model: str, outputs: Outputs) -> None:
@@ -410,13 +292,23 @@ def _put_outputs(model: str, outputs: Outputs) -> None:
     boto3.client("s3").put_object(Bucket=bucket, Key=f"{folder}/{OUTPUTS_FILE}", Body=document)
 
 
-def _create(manifest: Mapping[str, Any]) -> str:
+def _create(manifest: Mapping[str, Any], training: TrainingOutputs, region: str) -> str:
+    """Create an object in the environment's own cluster, whatever context kubectl happens to be in."""
+    import boto3
+
     if not shutil.which("kubectl"):
         raise PlatformError(
             "a job on eks is created by kubectl, which is not installed; see kubernetes.io/docs/tasks/tools"
         )
-    command = ["kubectl", "create", "--output=name", "--filename=-"]
-    done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
+    assert training.eks, "it was checked that the backend is on"
+    name = training.eks.cluster
+    cluster = boto3.client("eks", region_name=region).describe_cluster(name=name)["cluster"]
+    way_in = kubernetes.kubeconfig(name, region, cluster["endpoint"], cluster["certificateAuthority"]["data"])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(way_in, file)
+        file.flush()
+        command = ["kubectl", "create", f"--kubeconfig={file.name}", "--output=name", "--filename=-"]
+        done = subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
     if done.returncode:
         raise PlatformError(f"kubectl did not create the job: {done.stderr.strip()}")
     return done.stdout.strip()

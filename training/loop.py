@@ -159,6 +159,7 @@ class _Loop:
             self._run_epoch()
         if self.best_weights:
             self.network.load_state_dict(self.best_weights)
+        self._check_weights()
         self._save()
 
     def _run_epoch(self) -> None:
@@ -210,6 +211,15 @@ class _Loop:
         raise DivergedError(
             f"the loss is {float(self.losses[step])} at epoch {self.epoch + 1}, step {step + 1} of {self.steps}, with "
             f"a learning rate of {self.rates[step]:.3g}; try a smaller training.learning_rate"
+        )
+
+    def _check_weights(self) -> None:
+        """No loss has seen what the last step made of the weights."""
+        if all(bool(weights.isfinite().all()) for weights in self.parameters):
+            return
+        raise DivergedError(
+            f"the weights are no finite numbers after epoch {self.epoch}, step {self.steps} of {self.steps}, with a "
+            f"learning rate of {self.rates[-1]:.3g}; try a smaller training.learning_rate"
         )
 
     def _validation_loss(self) -> float | None:

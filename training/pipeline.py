@@ -6,7 +6,7 @@ from pathlib import Path
 from contract.errors import PlatformError
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
-from training import ingest, register, registry
+from training import ingest, register, registry, rollout
 from training.registry import ModelVersion
 from training.steps import PIPELINE, Context, Report, is_current, run_step
 
@@ -48,6 +48,7 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
             that was rejected and no other is live.
     """
     context = Context(load_manifest(model), outputs, work, report)
+    outputs.of_model(model)  # before anything is changed
     if source:
         ingest.put_raw(context.manifest, outputs.buckets, source, work / "put")
     run_step(PIPELINE[0], context)  # always: only the source knows whether it has changed
@@ -63,27 +64,37 @@ def run(model: str, outputs: Outputs, work: Path, report: Report, source: Path |
 
 
 def _deploy(version: ModelVersion, context: Context, known: bool) -> Result:
-    """Approve a version that waits for it, which makes it live. Any other decision is not undone."""
-    names = context.outputs.models[context.manifest.name]
-    live = registry.live(names.live_parameter).versions
-    approve = f"`mlp models approve {context.manifest.name} {version.version}`"
+    """Approve a version that waits for it, and make it live unless versions are being compared.
+
+    Any other decision is not undone: a version that has been approved before changes no traffic.
+    """
+    model, names = context.manifest.name, context.outputs.of_model(context.manifest.name)
+    live = registry.live(names.live_parameter)
+    approve = f"`mlp models approve {model} {version.version}`"
     note = ""
     if version.status == registry.REJECTED:
         told = f"version {version.version}, of the same data, settings and code, was rejected; {approve} takes it back"
-        if not live:
-            raise PlatformError(f"no version of {context.manifest.name} is live: {told}, or change one of the three")
-        largest = max(live, key=lambda each: each.weight)
+        if not live.versions:
+            raise PlatformError(f"no version of {model} is live: {told}, or change one of the three")
+        largest = max(live.versions, key=lambda each: each.weight)
         note = f"{told}; version {largest.version} stays live"
         version = registry.find(names.package_group, largest.version)
+    elif version.status == registry.PENDING and len(live.versions) > 1:
+        version = registry.approve(version)
+        note = (
+            f"version {version.version} is approved but takes no traffic, as versions are compared: "
+            f"{rollout.shares(live)}; `mlp deploy {model} --version {version.version} --weight 10` adds it, "
+            f"`mlp promote {model}` or `mlp rollback {model}` ends the comparison"
+        )
     elif version.status == registry.PENDING:
         version = registry.approve(version)
         registry.make_live(version, names.live_parameter)
         context.report(f"approve: version {version.version} is live")
-    elif not live:  # it was cut off between the approval and this
+    elif not live.versions:  # it was cut off between the approval and this
         registry.make_live(version, names.live_parameter)
-    elif version.version not in {each.version for each in live}:
-        shares = ", ".join(f"version {each.version} {each.weight}%" for each in live)
-        note = f"version {version.version} is approved but takes no traffic: {shares}; {approve} gives it all of it"
-    if note:
-        context.report(note)
+    elif version.version not in {each.version for each in live.versions}:
+        note = (
+            f"version {version.version} is approved but takes no traffic: {rollout.shares(live)}; "
+            f"{approve} gives it all of it"
+        )
     return Result(version.version, version.metrics, version.artifact, known, note)

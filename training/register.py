@@ -34,6 +34,8 @@ from training.steps import Context, code
 
 VERSION_FILE = "version.json"
 SELF_TEST_ROWS, SELF_TEST_AMONG = 5, 500
+BACKGROUND_ROWS = 16
+"""Of the test part, which explanations compare with; as many as the service uses of them."""
 ROUNDING = {True: 0.02, False: 1e-4}
 """How far processors may differ, in deviations of the answers: a rounding of 8 bits may go the other way."""
 PACKAGES = ("torch", "onnxruntime", "onnx", "numpy", "polars", "scikit-learn", "torch-pruning")
@@ -51,14 +53,15 @@ def step(context: Context) -> str:
 def registered(context: Context) -> ModelVersion | None:
     """The version that was made from the same data, settings and code, if there is one."""
     wanted = fingerprint(context)
-    known = registry.versions(context.outputs.models[context.manifest.name].package_group)
+    known = registry.versions(context.outputs.of_model(context.manifest.name).package_group)
     return next((version for version in known if version.properties.get(FINGERPRINT) == wanted), None)
 
 
 def fingerprint(context: Context) -> str:
     """Name what a version is made from: the data, the settings and the code."""
     settings = context.manifest.model_dump_json(exclude={"serving", "tune"})
-    parts = (ingested(context).id, settings, code(context.manifest.name))
+    served = json.dumps([context.manifest.sensitive_columns, context.manifest.serving.browser])  # in the artifact, too
+    parts = (ingested(context).id, settings, served, code(context.manifest.name))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]
 
 
@@ -87,7 +90,7 @@ def register(context: Context) -> ModelVersion:
     s3.put_object(Bucket=bucket, Key=f"{prefix}/model.tar.gz", Body=artifact)
     uri = f"s3://{bucket}/{prefix}"
     answer = boto3.client("sagemaker").create_model_package(
-        ModelPackageGroupName=outputs.models[manifest.name].package_group,
+        ModelPackageGroupName=outputs.of_model(manifest.name).package_group,
         ModelPackageDescription=manifest.description,
         ModelApprovalStatus=registry.PENDING,
         InferenceSpecification={
@@ -131,6 +134,7 @@ def pack(folder: Path, test: Rows, manifest: Manifest, is_int8: bool = False) ->
             outputs={name: answer[chosen].tolist() for name, answer in answers.items()},
             tolerance=max(1e-3, ROUNDING[is_int8] * spread),
         ),
+        background=features[:: max(1, len(features) // BACKGROUND_ROWS)][:BACKGROUND_ROWS].tolist(),
         sensitive=manifest.sensitive_columns,
         browser=manifest.serving.browser,
     )

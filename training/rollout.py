@@ -63,10 +63,11 @@ def write(parameter: str, live: LiveVersions, after: State) -> State:
 
 
 def deployed(live: LiveVersions, new: LiveVersion) -> LiveVersions:
-    """The live versions with one more, or with another weight for one of them.
+    """The live versions with one more, or with another weight and rule for one of them.
 
     The others share what it leaves in the proportions that they had; a version that had a share and gets none is
-    no longer live, unless it has a rule.
+    no longer live, unless it has a rule. One that is live keeps its place, as the service hands out the shares in
+    order: so a version whose share grows keeps the users that it has.
 
     Raises:
         PlatformError: if the weights could not add up to 100.
@@ -78,17 +79,19 @@ def deployed(live: LiveVersions, new: LiveVersion) -> LiveVersions:
             f"version {new.version} would be the only one that takes traffic, so that its weight can only be 100, "
             f"given: {new.weight}"
         )
-    shares = _apportion([each.weight for each in others], left)
+    shares = dict(
+        zip((each.version for each in others), _apportion([each.weight for each in others], left), strict=True)
+    )
     kept = [
-        each.model_copy(update={"weight": share})
-        for each, share in zip(others, shares, strict=True)
-        if share or each.rule or not each.weight
+        new if each.version == new.version else each.model_copy(update={"weight": shares[each.version]})
+        for each in live.versions
+        if each.version == new.version or shares[each.version] or each.rule or not each.weight
     ]
-    return LiveVersions(versions=(*kept, new))
+    return LiveVersions(versions=tuple(kept if new in kept else [*kept, new]))
 
 
 def promoted(live: LiveVersions, number: int | None) -> LiveVersions:
-    """One of the live versions alone, without its rule: by default the one that was deployed last.
+    """One of the live versions alone, without its rule: by default the one that came last.
 
     Raises:
         PlatformError: if it is not live, or it is not clear which one is meant.
@@ -117,7 +120,10 @@ def before(parameter: str) -> LiveVersions:
     """
     states: list[LiveVersions] = []
     for each in _history(parameter):
-        live = _parse(each["Value"], parameter)
+        try:
+            live = _parse(each["Value"], parameter)
+        except PlatformError:  # somebody wrote it by hand, and nobody can want it back
+            continue
         if states[-2:-1] == [live]:
             states.pop()
         elif live.versions and states[-1:] != [live]:
@@ -158,8 +164,9 @@ def shares(live: LiveVersions) -> str:
 def _rule(live: LiveVersion) -> str:
     if not live.rule:
         return ""
-    of = live.rule.cohort and f"cohort {live.rule.cohort}"
-    return f" and {of or f'{live.rule.header} {live.rule.values}'}"
+    if live.rule.cohort:
+        return f" and cohort {live.rule.cohort}"
+    return f" and header {live.rule.header}: {', '.join(live.rule.values)}"
 
 
 def _apportion(weights: list[int], total: int) -> list[int]:

@@ -31,17 +31,38 @@ def fit(table: pl.DataFrame, columns: Mapping[str, Column]) -> tuple[pl.DataFram
         The rows that fit, with the types of the schema and its order of columns; and the others as they came, with
         their position in the table and the reason why they do not fit.
     """
+    typed, reasons = check(table, columns)
+    fits, raw = reasons.is_null(), table.select(columns.keys())
+    if fits.all():
+        return typed, raw.clear().with_columns(pl.lit(0).alias(POSITION), pl.lit("").alias(REASON))
+    positions = (~fits).arg_true().alias(POSITION)
+    said = reasons.gather(positions).alias(REASON)
+    return typed.filter(fits), raw.filter(~fits).with_columns(positions, said)
+
+
+def check(table: pl.DataFrame, columns: Mapping[str, Column]) -> tuple[pl.DataFrame, pl.Series]:
+    """Give rows the types of a schema, and find those that do not fit it.
+
+    Args:
+        table: as for `fit`.
+        columns: what is allowed in each.
+
+    Returns:
+        All the rows with the types of the schema, null where a value has none in its type; and for each of them the
+        reason why it does not fit, null if it does.
+    """
     raw = table.select(columns.keys())
     typed = raw.select(_typed(name, column, raw.schema[name]).alias(name) for name, column in columns.items())
     both = pl.concat([raw.rename(_raw), typed], how="horizontal")
     fits = {name: _fits(name, column, raw.schema[name]) for name, column in columns.items()}
     whole = both.select(pl.all_horizontal(fits.values())).to_series()
-    if whole.all():
-        return typed, raw.clear().with_columns(pl.lit(0).alias(POSITION), pl.lit("").alias(REASON))
-    reasons = [pl.when(~fits[name]).then(_reason(name, column, raw.schema[name])) for name, column in columns.items()]
-    wrong = both.with_row_index(POSITION).filter(~whole)
-    said = wrong.select(POSITION, pl.coalesce(reasons).alias(REASON))
-    return typed.filter(whole), pl.concat([raw.filter(~whole), said], how="horizontal")
+    said = pl.Series(REASON, [None], dtype=pl.String).new_from_index(0, len(table))
+    if not whole.all():
+        reasons = [
+            pl.when(~fits[name]).then(_reason(name, column, raw.schema[name])) for name, column in columns.items()
+        ]
+        said = said.scatter((~whole).arg_true(), both.filter(~whole).select(pl.coalesce(reasons)).to_series())
+    return typed, said
 
 
 def allowed(column: Column) -> str:

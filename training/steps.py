@@ -47,7 +47,9 @@ STEPS: dict[str, Step] = {
     "train": Step("train the network", ("training",), "split"),
     "optimise": Step("make it small, and choose the smallest variant that is good enough", ("optimise",), "train"),
     "evaluate": Step("measure it on the test part and hold it against its gates", ("gates", *TESTS), "optimise"),
-    "register": Step("put it into the registry with its card and lineage", ("description", "limits"), "evaluate"),
+    "register": Step(
+        "put it into the registry with its card and lineage", ("description", "limits", "serving"), "evaluate"
+    ),
     "tune": Step("search for better settings", ("training", "tune"), "split"),
 }
 PIPELINE = tuple(name for name in STEPS if name != "tune")

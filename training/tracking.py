@@ -17,9 +17,9 @@ Report = Callable[[str], None]
 WAIT_SECONDS = 20
 
 
-def default_uri(database: Path) -> str:
-    """Where metrics go: what the variable says, or else a local database in this file."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{database.resolve()}"
+def default_uri(database: Path, server: str = "") -> str:
+    """Where metrics go: what the variable says, or else the environment's server, or a local database in this file."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or server or f"sqlite:///{database.resolve()}"
 
 
 class Run:
@@ -67,10 +67,14 @@ class Run:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         for name in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(name).setLevel(logging.WARNING)  # a new database is not news
-        from mlflow import MlflowClient  # takes a second
+        import mlflow  # takes a second
         from mlflow.entities import Param
 
-        self._client = MlflowClient(tracking_uri=self._uri)
+        if self._uri.startswith("arn:"):
+            mlflow.set_tracking_uri(self._uri)  # the plug-in that signs the requests asks for nothing but this
+        else:  # it looks at all other addresses, too, and warns that they are no ARNs
+            logging.getLogger("mlflow.tracking.request_header.registry").setLevel(logging.ERROR)
+        self._client = mlflow.MlflowClient(tracking_uri=self._uri)
         known = self._client.get_experiment_by_name(experiment)
         number = known.experiment_id if known else self._client.create_experiment(experiment)
         self._id = self._client.create_run(number).info.run_id

@@ -27,5 +27,5 @@ def of(context: Context) -> Job:
         model_dir=folder / "model",
         output_dir=folder,
         checkpoints=folder / "checkpoints",
-        tracking_uri=default_uri(context.work.parent / "mlflow.db"),
+        tracking_uri=default_uri(context.work.parent / "mlflow.db", context.outputs.tracking_uri),
     )

@@ -149,8 +149,13 @@ def best_of(trials: list[Trial], manifest: Manifest) -> Trial:
     """The trial with the least loss, the first of them if several have it.
 
     Raises:
-        PlatformError: if all failed.
+        PlatformError: if all failed, or there is none.
     """
+    if not trials:
+        raise PlatformError(
+            f"no trial of {manifest.name} is of the settings and code that there are now; they were changed while the "
+            "segments ran: run the tuning again"
+        )
     done = [trial for trial in trials if trial.loss is not None]
     if not done:
         raise PlatformError(

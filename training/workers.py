@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -76,8 +78,22 @@ def workers(environment: Mapping[str, str] = os.environ) -> Iterator[Workers]:
     if accelerator:
         device = torch.device(accelerator.type, int(environment["LOCAL_RANK"]))
         torch.accelerator.set_device_index(device.index)
-    dist.init_process_group(torch.distributed.get_default_backend_for_device(device))
+    backend = torch.distributed.get_default_backend_for_device(device)
+    dist.init_process_group(backend, store=_store(environment), rank=int(environment["RANK"]), world_size=size)
     try:
         yield Workers(device, int(environment["RANK"]), size)
     finally:
         dist.destroy_process_group()
+
+
+def _store(environment: Mapping[str, str]) -> Store:
+    """Where the processes find one another: torchrun's store.
+
+    It outlives a restart, and what a killed process had left there would send the others to an address where nobody is.
+    So each attempt has keys of its own; over several hosts it must not, since each of them counts its own restarts.
+    """
+    store: Store
+    store, _, _ = next(rendezvous("env://"))
+    if environment.get("GROUP_WORLD_SIZE") == "1":
+        return PrefixStore(f"attempt-{environment.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store

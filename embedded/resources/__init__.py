@@ -4,6 +4,7 @@ A row's parameters fit by name (see `embedded/calls.py`); what is written out he
 """
 
 from embedded.resources import (
+    cluster,
     data,
     identity,
     inference,
@@ -17,5 +18,5 @@ from embedded.resources import (
 )
 from embedded.resources.row import Row
 
-AREAS = (network, storage, data, operations, registry, identity, inference, serving, training, observability)
+AREAS = (network, storage, data, operations, registry, identity, inference, serving, training, cluster, observability)
 ROWS: dict[str, Row] = {type_: row for area in AREAS for type_, row in area.ROWS.items()}

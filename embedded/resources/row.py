@@ -43,6 +43,7 @@ class Row:
             is shown to the user.
         linked_role: the service whose own role AWS goes by if the property `serviceRole` is left out; the emulator
             wants it named.
+        unasked: makes with a client what AWS makes by itself beside the resource; returns outputs that tell of it.
         no_effect: properties that tell the provider how to act rather than AWS what to make.
     """
 
@@ -56,10 +57,11 @@ class Row:
     update: Mapping[str, Call] = field(default_factory=dict)
     put: bool = False
     identity: frozenset[str] = frozenset({"bucket"})
-    outputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     linked_role: str = ""
+    unasked: Callable[[Callable[[str], Any], Mapping[str, Any]], dict[str, Any]] | None = None
     no_effect: frozenset[str] = frozenset({"forceDestroy", "forceDelete", "skipDestroy"})
 
     def prepared(self, properties: dict[str, Any]) -> dict[str, Any]:

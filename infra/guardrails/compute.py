@@ -1,4 +1,4 @@
-"""Rules for what runs: functions, clusters, GPUs, notebooks, pods; and for logs and tags."""
+"""Rules for what runs: functions, tasks, GPUs, notebooks; and for logs and tags."""
 
 import json
 import re
@@ -7,10 +7,11 @@ from typing import Any
 
 from infra.guardrails.rule import UNKNOWN, Resource, Stack, rule, stack_rule, unknown
 from infra.guardrails.storage import STATEFUL
+from infra.hosts import has_own_disk
 from infra.sizes import LAMBDA_MEMORY_MB, LAMBDA_TIMEOUT_S, fargate_mistake
 
 FUNCTION = "aws:lambda/function:Function"
-CLUSTER, NODES = "aws:eks/cluster:Cluster", "aws:eks/nodeGroup:NodeGroup"
+NODES = "aws:eks/nodeGroup:NodeGroup"
 SCALING, BATCH = "aws:autoscaling/group:Group", "aws:batch/computeEnvironment:ComputeEnvironment"
 TEMPLATE, INSTANCE = "aws:ec2/launchTemplate:LaunchTemplate", "aws:ec2/instance:Instance"
 TASK = "aws:ecs/taskDefinition:TaskDefinition"
@@ -149,30 +150,6 @@ def _(stack: Stack) -> Iterator[tuple[Resource, str]]:
             yield instance, "a GPU instance of its own never shuts down"
 
 
-@rule("cluster-secrets-encrypted", "Give encryptionConfig a key for the resources secrets.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    if not cluster.has("encryptionConfig"):
-        yield "Kubernetes secrets are not encrypted with a key of ours"
-
-
-@rule("cluster-endpoint-private", "Set endpointPublicAccess to false, or publicAccessCidrs to an allow-list.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    ranges = cluster.get("vpcConfig.publicAccessCidrs")
-    listed = unknown(ranges) or (bool(ranges) and "0.0.0.0/0" not in ranges)
-    if not cluster.is_("vpcConfig.endpointPublicAccess", False) and not listed:
-        yield "the API server answers the whole world"
-
-
-@rule("cluster-logs", "Add api, audit and authenticator to enabledClusterLogTypes.", CLUSTER)
-def _(cluster: Resource, _tier: str) -> Iterator[str]:
-    enabled = cluster.get("enabledClusterLogTypes")
-    if unknown(enabled) or any(map(unknown, enabled or [])):
-        return
-    missing = [kind for kind in ("api", "audit", "authenticator") if kind not in (enabled or [])]
-    if missing:
-        yield f"no logs of {', '.join(missing)}"
-
-
 @rule(
     "sagemaker-encrypted",
     "Set kmsKeyId (notebook, domain) or kmsKeyArn (endpoint) to the environment's key.",
@@ -181,8 +158,11 @@ def _(cluster: Resource, _tier: str) -> Iterator[str]:
     ENDPOINT,
 )
 def _(resource: Resource, _tier: str) -> Iterator[str]:
-    serverless = resource.has("productionVariants.0.serverlessConfig")  # has no volume, and refuses a key
-    if not serverless and not resource.has("kmsKeyArn" if resource.type == ENDPOINT else "kmsKeyId"):
+    # Neither has a volume of EBS, and SageMaker refuses a key for them.
+    serverless = resource.has("productionVariants.0.serverlessConfig")
+    types = [variant.get("instanceType") for variant in resource.items("productionVariants")]
+    own_disks = bool(types) and all(isinstance(type_, str) and has_own_disk(type_) for type_ in types)
+    if not serverless and not own_disks and not resource.has("kmsKeyArn" if resource.type == ENDPOINT else "kmsKeyId"):
         yield "its volumes are not encrypted with a key of ours"
 
 
@@ -221,45 +201,3 @@ def _(resource: Resource, _tier: str) -> Iterator[str]:
     missing = [] if unknown(tags) else [tag for tag in TAGS if tag not in (tags or {})]
     if missing:
         yield f"no tag {', '.join(missing)}"
-
-
-def _pods(resource: Resource) -> Iterator[Mapping[str, Any]]:
-    """The pod specs of a Kubernetes workload, whatever its kind."""
-    if not resource.type.startswith("kubernetes:"):
-        return
-    for path in ("spec", "spec.template.spec", "spec.jobTemplate.spec.template.spec"):
-        spec = resource.get(path)
-        if isinstance(spec, Mapping) and "containers" in spec:
-            yield spec
-
-
-def _containers(spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for kind in ("containers", "initContainers"):
-        found = spec.get(kind)
-        yield from (c for c in (found if isinstance(found, list) else []) if isinstance(c, Mapping))
-
-
-@rule("pod-not-privileged", "Leave securityContext.privileged and allowPrivilegeEscalation false.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for container in (c for spec in _pods(workload) for c in _containers(spec)):
-        context = container.get("securityContext")
-        for switch in ("privileged", "allowPrivilegeEscalation"):
-            if isinstance(context, Mapping) and context.get(switch) is True:
-                yield f"the container {container.get('name')} has {switch}"
-
-
-@rule("pod-not-on-host", "Leave hostNetwork, hostPID and hostIPC false.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for spec in _pods(workload):
-        for switch in ("hostNetwork", "hostPID", "hostIPC"):
-            if spec.get(switch) is True:
-                yield f"it has {switch}"
-
-
-@rule("pod-image-pinned", "Name the image by digest (name@sha256:...), or at least by a version.")
-def _(workload: Resource, _tier: str) -> Iterator[str]:
-    for container in (c for spec in _pods(workload) for c in _containers(spec)):
-        image = str(container.get("image"))
-        tag = image.rpartition("/")[2].partition(":")[2]
-        if not unknown(image) and "@sha256:" not in image and tag in ("", "latest", "main", "master", "stable", "dev"):
-            yield f"{image} may be another image tomorrow"

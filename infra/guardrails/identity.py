@@ -25,6 +25,7 @@ WITHOUT_RESOURCE = re.compile(
     r"|cloudwatch:(PutMetricData|GetMetricData|ListMetrics|DescribeAlarmsForMetric)"
     r"|s3:ListAllMyBuckets|sagemaker:List\w+|logs:(Create|Get|Update|Delete|List)LogDeliver\w+"
     r"|logs:(Put|Describe)ResourcePolic\w+|(ec2|autoscaling|elasticloadbalancing):Describe\w+|pricing:GetProducts"
+    r"|iam:ListInstanceProfiles"
     r"|ec2:(Create|Delete)NetworkInterface|ec2:(Assign|Unassign)PrivateIpAddresses"  # as Lambda in a VPC needs them
 )
 

@@ -7,14 +7,14 @@ from contract.serving import SagemakerServing
 from infra.access import open_to_aws, security_group
 from infra.alarms import Metric, Signals
 from infra.foundation import Foundation
+from infra.hosts import has_own_disk, sagemaker_variants
 from infra.runtimes.runtime import Runtime, RuntimeArgs
 
-VARIANT = "all"
 CAPTURED_PERCENT = 100
 
 
 class Sagemaker(Runtime):
-    """An endpoint with one production variant, in the private subnets, that scales with the requests.
+    """An endpoint in the private subnets, each of whose production variants scales with its requests.
 
     An HTTP API cannot call SageMaker, and a function in between would cost what the endpoint saves: callers use
     `sagemaker-runtime:InvokeEndpoint`, which IAM authorises. As long as there is no image, there is no endpoint.
@@ -28,7 +28,8 @@ class Sagemaker(Runtime):
         self._on, self._args, self._serving = foundation, args, args.manifest.serving
         self._child = pulumi.ResourceOptions(parent=self)
         self._called = foundation.naming(f"inference-{args.model}")
-        dimensions = [{"EndpointName": self._called, "VariantName": VARIANT}]
+        self._variants = sagemaker_variants(args.manifest.serving, args.settings.architecture)
+        dimensions = [{"EndpointName": self._called, "VariantName": variant} for variant in self._variants]
         self.signals = Signals(
             "AWS/SageMaker",
             requests=Metric("Invocations", dimensions),
@@ -50,7 +51,8 @@ class Sagemaker(Runtime):
             )
             return
         endpoint = self._endpoint(self._config(self._model(image)), alarms)
-        self._scale(endpoint)
+        for variant in self._variants:
+            self._scale(endpoint, variant)
 
     def _model(self, image: pulumi.Output[str]) -> aws.sagemaker.Model:
         group = security_group(
@@ -68,17 +70,19 @@ class Sagemaker(Runtime):
     def _config(self, model: aws.sagemaker.Model) -> aws.sagemaker.EndpointConfiguration:
         folder = f"/endpoint-captures/{self._args.model}"
         bucket, key = self._on.storage.buckets["curated"], self._on.storage.key_arn
+        own_disks = any(has_own_disk(variant.instance_type) for variant in self._variants.values())
         return aws.sagemaker.EndpointConfiguration(
             self._called,
-            kms_key_arn=key,
+            kms_key_arn=None if own_disks else key,  # SageMaker refuses one for disks that the hardware encrypts
             production_variants=[
                 {
-                    "variant_name": VARIANT,
+                    "variant_name": name,
                     "model_name": model.name,
-                    "instance_type": self._serving.instance_type,
+                    "instance_type": variant.instance_type,
                     "initial_instance_count": self._serving.min_instances,
-                    "initial_variant_weight": 1,
+                    "initial_variant_weight": variant.weight,
                 }
+                for name, variant in self._variants.items()
             ],
             data_capture_config={
                 "enable_capture": True,
@@ -114,19 +118,20 @@ class Sagemaker(Runtime):
             opts=self._child,
         )
 
-    def _scale(self, endpoint: aws.sagemaker.Endpoint) -> None:
+    def _scale(self, endpoint: aws.sagemaker.Endpoint, variant: str) -> None:
+        name = f"{self._called}-{variant}"
         target = aws.appautoscaling.Target(
-            self._called,
+            name,
             service_namespace="sagemaker",
             scalable_dimension="sagemaker:variant:DesiredInstanceCount",
-            resource_id=pulumi.Output.concat("endpoint/", endpoint.name, f"/variant/{VARIANT}"),
+            resource_id=pulumi.Output.concat("endpoint/", endpoint.name, f"/variant/{variant}"),
             min_capacity=self._serving.min_instances,
             max_capacity=self._serving.max_instances,
             opts=self._child,
         )
         aws.appautoscaling.Policy(
-            self._called,
-            name=self._called,
+            name,
+            name=name,
             policy_type="TargetTrackingScaling",
             service_namespace=target.service_namespace,
             scalable_dimension=target.scalable_dimension,

@@ -24,6 +24,8 @@ Reservation = Annotated[str, StringConstraints(pattern="^cr-[0-9a-f]{8,17}$")]
 
 SYSTEM_PODS = 58
 """Pods that a system node takes: add-ons, controllers, Grafana."""
+SYSTEM_DISK_GB = 50
+"""Of a system node: images and logs."""
 PREFIX = 16
 """Addresses that the VPC CNI takes from a subnet at a time (a /28)."""
 OTHERS = 64
@@ -186,10 +188,23 @@ class ClusterSettings(Section):
     def mistakes(self, place: Place, /) -> Iterator[str]:
         """What the region lacks, teams that would wait for ever, and what production needs."""
         yield from (f"system.{mistake}" for mistake in self.system.mistakes(place))
+        yield from self._role_mistakes()
         wrong = [f"pools.{name}.{m}" for name, pool in self.pools.items() for m in pool.mistakes(place)]
         yield from wrong
         if not wrong:
             yield from self._team_mistakes()
+
+    @property
+    def roles(self) -> list[str]:
+        """Every role that is let in, once."""
+        return list(dict.fromkeys([*self.admins, *(role for team in self.teams.values() for role in team.members)]))
+
+    def _role_mistakes(self) -> Iterator[str]:
+        """A role has one access entry, which is called after it."""
+        names = [role.rpartition("/")[2] for role in self.roles]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            alike = ", ".join(role for role in self.roles if role.rpartition("/")[2] == name)
+            yield f"admins and teams.*.members: {alike} are called alike; write a role in one way everywhere"
 
     def _team_mistakes(self) -> Iterator[str]:
         pools = ", ".join(self.pools)
@@ -245,11 +260,14 @@ class ClusterSettings(Section):
                     f"subnet has {room} for them; {allowed}"
                 )
 
-    def most_gpus(self, team: str) -> int:
-        """The most GPUs that one job of a team can get: its own of a pool, and the others' if it may borrow."""
+    def most(self, team: str) -> dict[str, int]:
+        """The most that one job of a team can get of each of its pools: its own, and the others' if it may borrow."""
         sharing = self.teams.values() if self.teams[team].borrow else [self.teams[team]]
-        gpus = [name for name in self.teams[team].quota if self.pools[name].gpu]
-        return max((sum(each.quota.get(name, 0) for each in sharing) for name in gpus), default=0)
+        return {name: sum(each.quota.get(name, 0) for each in sharing) for name in self.teams[team].quota}
+
+    def most_gpus(self, team: str) -> int:
+        """The most GPUs that one job of a team can get of a pool."""
+        return max((most for name, most in self.most(team).items() if self.pools[name].gpu), default=0)
 
 
 def _pod_addresses(pods: int) -> int:

@@ -10,7 +10,7 @@ from contract.strict import Strict
 from infra.regions import zones
 from infra.settings.section import Place, Section
 
-Endpoint = Literal["ecr", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts", "aps"]
+Endpoint = Literal["ecr", "firehose", "kms", "logs", "sagemaker", "secretsmanager", "ssm", "sts", "aps"]
 
 # Narrower than IPv4Network.is_private, which takes in loopback, link-local and documentation ranges.
 PRIVATE_RANGES = [IPv4Network(cidr) for cidr in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]

@@ -17,6 +17,7 @@ from services.inference.artifacts import ArtifactError, Version, load_directory
 from services.inference.capture import Capture, Stream
 from services.inference.feedback import Feedback
 from services.inference.follower import Follower
+from services.inference.hashes import HashKey
 from services.inference.health import Health
 from services.inference.infer import Call, Inference
 from services.inference.live import Catalogue, Model
@@ -44,8 +45,10 @@ class Service:
         self.metrics = metrics
         self.follower = follower
         self.streams: dict[str, Stream] = {}
+        hash_key = HashKey(settings.hash_key)
+        hash_key.fetch()
         self._captures = {
-            model: Capture(stream, settings.capture_percent, settings.hash_key)
+            model: Capture(stream, settings.capture_percent, hash_key)
             for model, stream in self._streams(settings.capture_stream).items()
         }
         self._labels = self._streams(settings.feedback_stream)

@@ -1,5 +1,6 @@
 """Turns a model artifact into a version that can answer: checked, loaded, and proven by its own self-test."""
 
+import functools
 import gzip
 import hashlib
 import io
@@ -116,7 +117,7 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(onnx, options, providers=_processors())
     except Exception as error:  # ONNX Runtime's own errors share no public base class
         raise ArtifactError(f"ONNX Runtime cannot load its {MODEL_FILE}: {error}") from None
     _check_signature("inputs", metadata.inputs, session.get_inputs())
@@ -129,6 +130,15 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     except TensorError as error:
         raise ArtifactError(f"its background rows do not fit: {error}") from None
     return version
+
+
+@functools.cache
+def _processors() -> list[str]:
+    """What computes, by ONNX Runtime's names: the GPU, if the image is made for one, and else the CPU."""
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return ["CPUExecutionProvider"]
+    onnxruntime.preload_dlls()  # CUDA's libraries are packages, where the loader does not look
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 def _check_signature(what: str, promised: Sequence[Tensor], actual: Sequence[Any]) -> None:

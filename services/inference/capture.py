@@ -5,8 +5,6 @@ delivered is counted, logged once and dropped: whatever becomes of the lines, re
 """
 
 import base64
-import hashlib
-import hmac
 import logging
 import random
 import threading
@@ -22,6 +20,7 @@ from msgspec import Struct
 
 from services.inference.artifacts import Version
 from services.inference.aws import client
+from services.inference.hashes import HashKey
 from services.inference.metrics import Metrics
 from services.inference.protocol import Output
 from services.inference.tensors import Array, encode, to_json
@@ -32,6 +31,7 @@ _INTERVAL_S = 1.0
 _MAX_PENDING_BYTES = 32 * 2**20
 _MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record
 _MAX_BATCH_BYTES = 512 * 1024  # Firehose takes eight times that; small batches keep the interpreter free for requests
+_PIECE_BYTES = 3 * 2**14  # a multiple of three, as the ends of pieces must not show
 _ATTEMPTS = 3
 _CLOSE_S = 5.0
 
@@ -89,10 +89,11 @@ class Stream:
 
     def _take(self) -> list[bytes]:
         # One after the other: requests append at the same time, and these two operations cannot be torn.
-        lines = []
+        lines, taken_bytes = [], 0
         for _ in range(len(self._lines)):
             lines.append(self._lines.popleft())
-        self._taken_bytes += sum(map(len, lines))
+            taken_bytes += len(lines[-1])
+        self._taken_bytes += taken_bytes
         return lines
 
     def _deliver(self, batch: list[tuple[bytes, int]]) -> None:
@@ -125,7 +126,7 @@ class Stream:
             )
 
     def _put(self, records: Sequence[bytes]) -> Any:
-        data = b",".join(b'{"Data":"%b"}' % base64.b64encode(record) for record in records)
+        data = b",".join(b'{"Data":"%b"}' % _base64_of(record) for record in records)
         self._body = b'{"DeliveryStreamName":%b,"Records":[%b]}' % (encode(self.name), data)
         return self._firehose.put_record_batch(DeliveryStreamName=self.name, Records=[{"Data": b""}] * len(records))
 
@@ -138,6 +139,11 @@ class Stream:
     def _set_body(self, params: dict[str, Any], **_: object) -> None:
         """Send the body made above: botocore would take twice as long for it, in which requests would have to wait."""
         params["body"] = self._body
+
+
+def _base64_of(record: bytes) -> bytes:
+    """In pieces, between which requests get the interpreter."""
+    return b"".join(base64.b64encode(record[i : i + _PIECE_BYTES]) for i in range(0, len(record), _PIECE_BYTES))
 
 
 def _batches(lines: Sequence[bytes]) -> Iterator[list[tuple[bytes, int]]]:
@@ -171,10 +177,10 @@ class Captured(Struct, gc=False):
 class Capture:
     """Writes predictions down, as `contract.capture.PREDICTION_COLUMNS` says."""
 
-    def __init__(self, stream: Stream, percent: int, hash_key: str) -> None:
+    def __init__(self, stream: Stream, percent: int, hash_key: HashKey) -> None:
         self._stream = stream
         self._percent = percent
-        self._key = hash_key.encode()
+        self._hash_key = hash_key
 
     def add(
         self, version: Version, prediction_id: str, trace_id: str, seconds: float, rows: int, captured: Captured
@@ -218,19 +224,15 @@ class Capture:
         if isinstance(rows, msgspec.Raw):
             rows = np.array(msgspec.json.decode(_flat(rows)), np.float64).reshape(-1, len(version.columns))
         values: list[list[Any]] = rows.tolist()
-        hashed: dict[str, list[str]] = {}
+        hashed: dict[str, list[str | None]] = {}
         for column, name in enumerate(version.columns):
             how = version.sensitive.get(name)
             if how == "hash":
-                hashed[name] = [self._hash(version.model, name, row[column]) for row in values]
+                hashed[name] = [self._hash_key.hash(version.model, name, row[column]) for row in values]
             if how:
                 for row in values:
                     row[column] = None
         return encode([number for row in values for number in row]), encode(hashed)
-
-    def _hash(self, model: str, column: str, value: float) -> str:
-        """HMAC-SHA256 of `<model>/<column>/<value>`; without a secret key, few possible values can be tried out."""
-        return hmac.new(self._key, f"{model}/{column}/{value}".encode(), hashlib.sha256).hexdigest()
 
 
 def _flat(numbers: msgspec.Raw) -> bytes:

@@ -142,10 +142,11 @@ class Inference:
                 body = await gate.until_deadline(_read_rest(message, call.headers, receive, self._max_bytes), arrived)
             if b"content-encoding" in call.headers:
                 body = decompress(body, call.headers[b"content-encoding"], self._max_bytes)
-            if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow or b'"explain"' in body:
+            if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow:
                 reply = await gate.in_thread(_answer, (target, call, body), arrived)
+            elif (question := target.read(target, call, body)).explains:
+                reply = await gate.in_thread(_reply, (target, call, question), arrived)
             else:
-                question = target.read(target, call, body)
                 if gate.has_company and question.is_plain and len(question.features) <= MOST_ROWS:
                     answers = await self._batches.predict(question.version, question.features)
                 else:
@@ -195,7 +196,7 @@ class Inference:
             names, outputs = version.everything
             return Question(version, features, names, outputs, version.can_batch, data)
         names, outputs = protocol.select_outputs(request, version.outputs)
-        explains = bool(request.parameters and request.parameters.get("explain"))
+        explains = protocol.is_on(request.parameters, "explain")
         return Question(version, features, names, outputs, False, data, explains)
 
     def _read_invocation(self, target: Target, call: Call, body: bytes) -> Question:
@@ -257,7 +258,10 @@ def choose_version(model: Model, key: str, headers: Headers | None = None) -> Ve
 
 def _answer(target: Target, call: Call, body: bytes) -> Reply:
     """All of it, where nothing waits for anything."""
-    question = target.read(target, call, body)
+    return _reply(target, call, target.read(target, call, body))
+
+
+def _reply(target: Target, call: Call, question: Question) -> Reply:
     return target.write(call, question, question.version.predict(question.features, question.names))
 
 

@@ -30,6 +30,7 @@ _REASONS = {
     400: "The request is not valid",
     403: "It is not for clients",
     404: "There is no such model or version",
+    406: "None of the forms that the client accepts is there",
     408: "The body did not arrive in time",
     413: "The body is over the limit",
     415: "The content type or encoding is not supported",
@@ -65,7 +66,9 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
         document["paths"][path] = {
             "post": operation | {"parameters": [_path_parameter(n) for n in path.split("{")[1:]]}
         }
-    invoke = _predict("SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions)
+    invoke = _predict(
+        "SageMaker", "Predict rows", sagemaker.Instances, {"instances": [row]}, sagemaker.Predictions, 406
+    )
     document["paths"]["/invocations"] = {"post": invoke}
     truth = {"application/json": {"schema": _reference(feedback.Truth), "example": {"id": "1", "label": 0}}}
     document["paths"]["/v2/models/{model}/feedback"]["post"]["requestBody"] = {"required": True, "content": truth}
@@ -78,9 +81,11 @@ def complete(document: dict[str, Any], catalogue: Catalogue) -> dict[str, Any]:
     return document
 
 
-def _predict(tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct]) -> dict[str, Any]:
+def _predict(
+    tag: str, summary: str, body: type[Struct], example: Any, answer: type[Struct], *more: int
+) -> dict[str, Any]:
     content = {"application/json": {"schema": _reference(body), "example": example}}
-    responses = _responses(answer, 400, 404, 408, 413, 415, 503, 504)
+    responses = _responses(answer, 400, 404, 408, 413, 415, 503, 504, *more)
     return {
         "tags": [tag],
         "summary": summary,

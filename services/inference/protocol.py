@@ -247,13 +247,25 @@ def check_rows(rows: int, max_rows: int) -> None:
         raise RequestError(400, f"a request must have from 1 to {max_rows} rows, given: {rows}")
 
 
+def is_on(parameters: Parameters | None, name: str, default: bool = False) -> bool:
+    """A parameter that is true or false.
+
+    Raises:
+        RequestError: if it is something else: to guess what "false" in quotes means would be wrong half of the time.
+    """
+    value = (parameters or {}).get(name, default)
+    if not isinstance(value, bool):
+        raise RequestError(400, f"parameter {name!r} must be true or false, given: {value!r}")
+    return value
+
+
 def select_outputs(request: InferRequest, known: Mapping[str, Output]) -> Selection:
     """The outputs that the client wants, if it does not just want them all as JSON.
 
     Raises:
         RequestError: if the model does not have one of them, or one is asked for twice, or in a form that there is not.
     """
-    every = bool(request.parameters and request.parameters.get("binary_data_output"))
+    every = is_on(request.parameters, "binary_data_output")
     asked = request.outputs or [RequestedOutput(name) for name in known]
     names = [output.name for output in asked]
     if set(names) - known.keys() or len(set(names)) != len(names):
@@ -263,7 +275,7 @@ def select_outputs(request: InferRequest, known: Mapping[str, Output]) -> Select
         parameters = output.parameters or {}
         if parameters.get("classification"):
             raise RequestError(400, f"output {output.name!r}: the classification extension is not supported")
-        outputs.append(known[output.name]._replace(is_binary=bool(parameters.get("binary_data", every))))
+        outputs.append(known[output.name]._replace(is_binary=is_on(parameters, "binary_data", every)))
     return Selection(names, outputs)
 
 
@@ -279,8 +291,8 @@ def write_outputs(outputs: Sequence[Output], answers: Sequence[Array]) -> tuple[
     parts, binary, numbers = [], b"", []
     for output, answer in zip(outputs, answers, strict=False):
         data = to_json(answer)
-        # NaN and infinity are encoded as null; looking for that is cheaper than looking at the numbers.
-        if b"null" in data and output.datatype != "BYTES":
+        # NaN and infinity are encoded as null; to look for its first letter is cheaper than to look at the numbers.
+        if b"n" in data and output.datatype != "BYTES":
             raise RequestError(400, "the model has no finite answer for these features; are they in its range?")
         if output.is_binary:
             raw = to_bytes(answer, output.datatype)

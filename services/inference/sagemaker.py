@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class _AnyInstances(Struct):
     instances: list[list[Any]]
 
 
+_is_quality = re.compile(rb"[01](\.\d{0,3})?").fullmatch
 _decode = msgspec.json.Decoder(Instances).decode
 _decode_bare = msgspec.json.Decoder(list[list[float]]).decode
 _decode_any = msgspec.json.Decoder(_AnyInstances).decode
@@ -65,21 +67,45 @@ def write_predictions(names: Sequence[str], answers: Sequence[Array], headers: H
     """Encode predictions as the client accepts them, as the body and its content type.
 
     CSV and npy have a line a row, with the outputs side by side.
+
+    Raises:
+        RequestError: if the client accepts none of the forms that there are.
     """
-    accept = headers.get(b"accept", b"").lower()
-    if NPY in accept and all(answer.dtype.kind in "biuf" for answer in answers):
+    has_text = any(answer.dtype.kind not in "biuf" for answer in answers)
+    made = _accepted(headers.get(b"accept", b""), (JSON, CSV) if has_text else (JSON, CSV, NPY))
+    if made == NPY:
         table = np.column_stack([answer.reshape(len(answer), -1) for answer in answers])
         file = io.BytesIO()
         np.save(file, table.astype(np.float64), allow_pickle=False)
         return file.getvalue(), NPY
     rows = list(zip(*(answer.tolist() for answer in answers), strict=True))
-    if CSV in accept:
+    if made == CSV:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(
             [cell for value in row for cell in _flat(value)] for row in rows
         )
         return text.getvalue().encode(), CSV
     return encode(Predictions([dict(zip(names, row, strict=True)) for row in rows])), JSON
+
+
+def _accepted(header: bytes, kinds: Sequence[bytes]) -> bytes:
+    """The one of these media types that an Accept header likes best (RFC 9110, 12.5.1); the first of equals."""
+    wishes: dict[bytes, float] = {}
+    for wish in header.lower().split(b","):
+        name, *parameters = (part.strip() for part in wish.split(b";"))
+        quality = next((of[2:] for of in parameters if of.startswith(b"q=")), b"1")
+        wishes[name] = float(quality) if _is_quality(quality) else 0.0
+    if not header.strip():
+        wishes = {b"*/*": 1.0}
+    qualities = {
+        kind: next((wishes[name] for name in (kind, kind.partition(b"/")[0] + b"/*", b"*/*") if name in wishes), 0.0)
+        for kind in kinds
+    }
+    best = max(kinds, key=qualities.__getitem__)
+    if not qualities[best]:
+        known = ", ".join(kind.decode() for kind in kinds)
+        raise RequestError(406, f"the answer can be one of {known}, accepted: {header.decode('latin-1')!r}")
+    return best
 
 
 def _read_json(body: bytes, reader: Reader) -> list[list[Any]]:
@@ -95,7 +121,7 @@ def _read_json(body: bytes, reader: Reader) -> list[list[Any]]:
 def _read_csv(body: bytes, reader: Reader) -> list[list[Any]]:
     rows: list[list[Any]] = []
     try:
-        for row in csv.reader(body.decode().splitlines(), strict=True):
+        for row in csv.reader(body.decode("utf-8-sig").splitlines(), strict=True):
             if row:
                 rows.append([_number(cell) for cell in row] if reader.is_number else list(row))
     except (ValueError, csv.Error) as error:

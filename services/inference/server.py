@@ -15,12 +15,15 @@ from services.inference.logs import configure_logs
 from services.inference.writes import WholeResponseProtocol
 
 _LONGEST_DRAIN_S = 20
+# How long the thread that sends captured lines may keep the interpreter while a request waits for it. With Python's own
+# 5 ms the 99th percentile at 8 connections was three times as high.
+_THREAD_TURN_S = 0.0003
 
 
 def serve(service: Service, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, and finish what has begun."""
     configure_logs()
-
+    sys.setswitchinterval(_THREAD_TURN_S)
     gc.collect()
     gc.freeze()
     # uvicorn raises the signal again when it has finished; a wanted end is a success.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # Those that the service calls, and those that botocore may get its credentials from.
-_AWS = {"firehose", "s3", "ssm", "sso", "sso-oidc", "sts"}
+_AWS = {"firehose", "kms", "s3", "ssm", "sso", "sso-oidc", "sts"}
 
 _UNUSED = (
     "**/*.pyi",

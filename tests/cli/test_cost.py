@@ -75,8 +75,8 @@ def test_the_models_share_the_requests():
 
 
 def test_what_has_no_price_is_named():
-    _, unpriced = monthly([Resource("aws:eks/cluster:Cluster", "x", "y", {})], Load(), PRICES)
-    assert unpriced == {"aws:eks/cluster:Cluster"}
+    _, unpriced = monthly([Resource("aws:redshift/cluster:Cluster", "x", "y", {})], Load(), PRICES)
+    assert unpriced == {"aws:redshift/cluster:Cluster"}
 
 
 def test_the_command_takes_another_load():

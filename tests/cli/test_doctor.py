@@ -257,3 +257,55 @@ def test_the_laptop_needs_no_doctor(tmp_path):
     done = run("local", path=str(tmp_path))
     assert done.returncode == 1
     assert "local needs no account" in done.stderr
+
+
+def with_cluster(admins, **changes):
+    cluster = {"admins": admins, "pools": {}, "teams": {}}
+    return account(**{"ml-platform:cluster": json.dumps(cluster)} | changes)
+
+
+@pytest.fixture
+def role(monkeypatch):
+    """The caller has taken on the role `deployer`."""
+    client = Account.client
+
+    class Sts:
+        exceptions = boto3.client("sts", region_name=REGION).exceptions
+
+        def get_caller_identity(self):
+            return {"Account": "123456789012", "Arn": "arn:aws:sts::123456789012:assumed-role/deployer/me"}
+
+    monkeypatch.setattr(
+        Account,
+        "client",
+        lambda self, service, region=None: Sts() if service == "sts" else client(self, service, region),
+    )
+
+
+def test_a_cluster_locks_out_who_is_not_among_its_admins(emulated_aws, role):
+    assert found(with_cluster(["arn:aws:iam::123456789012:role/ci/deployer"]))["cluster: admin"].state == "ok"
+    check = found(with_cluster(["somebody"]))["cluster: admin"]
+    assert check.state == "fail"
+    assert "assumed-role/deployer/me has no rights in the cluster: its admins are somebody" in check.detail
+    assert "add yours to ml-platform:cluster.admins in Pulumi.dev.yaml" in check.remedy
+
+
+def test_a_cluster_that_cannot_be_reached_from_here_is_told_of(emulated_aws, role, monkeypatch):
+    assert "is not there yet" in found(with_cluster(["deployer"]))["cluster: API"].detail
+    eks = boto3.client("eks")
+    arn = "arn:aws:iam::123456789012:role/eks"
+    eks.create_cluster(name="mlp-dev-training", roleArn=arn, resourcesVpcConfig={})
+
+    def refuse(address, _):
+        assert address[1] == 443
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    check = found(with_cluster(["deployer"]))["cluster: API"]
+    assert check.state == "fail"
+    assert "cannot be reached from here: timed out" in check.detail
+    assert "public_access_cidrs" in check.remedy
+
+
+def test_without_a_cluster_there_are_no_checks_of_one(emulated_aws):
+    assert not [name for name in found(account()) if name.startswith("cluster")]

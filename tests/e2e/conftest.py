@@ -28,7 +28,7 @@ class Mlp:
 
     def __call__(self, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [MLP, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=180
+            [MLP, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=400
         )
         assert "Traceback" not in done.stderr, done.stderr
         assert bool(done.returncode) == fails, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"

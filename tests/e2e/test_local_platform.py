@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import time
@@ -9,6 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import boto3
+import numpy as np
+import polars as pl
 import psutil
 import pytest
 
@@ -18,6 +22,7 @@ from embedded.local import aws_environment
 from embedded.processes import Processes
 from tests.conftest import REGION
 from tests.e2e.conftest import MLP
+from tests.e2e.rollout_traffic import Users, version_of, versions
 
 pytestmark = pytest.mark.e2e
 
@@ -46,6 +51,14 @@ def test_before_anything_is_up_commands_say_so(mlp):
     assert mlp.json("status", fails=True)["state"] == "down"
     assert "run `mlp up`" in mlp("predict", "digits", fails=True).stderr
     assert "run `mlp up`" in mlp("train", "digits", fails=True).stderr
+    for command in (
+        ("deploy", "digits", "--version", "1"),
+        ("promote", "digits"),
+        ("rollback", "digits"),
+        ("experiment", "digits"),
+        ("score", "digits", "--input", "in.csv", "--output", "out.parquet"),
+    ):
+        assert mlp(*command, fails=True).stderr == "error: the platform is not up; run `mlp up`\n"
     assert mlp.json("down") == {"stopped": []}
 
 
@@ -139,6 +152,8 @@ def test_a_killed_service_is_seen_and_repaired(mlp):
     mlp.process("inference").kill()
     wait_until(lambda: mlp.json("status", fails=True)["state"] == "degraded")
     assert "inference died" in mlp("status", fails=True).stdout
+    said = mlp("deploy", "digits", "--version", "1", fails=True).stderr
+    assert said == "error: the inference service is not running; run `mlp up`\n"
     said = mlp("up").stderr
     assert "version 1 is up to date" in said
     assert mlp.json("status")["state"] == "up"
@@ -161,6 +176,163 @@ def test_new_data_makes_a_new_version_that_the_service_takes_up(mlp, client, tmp
     trained = mlp.json("train", "digits", "--from", str(fresh))
     assert trained["version"] == 2
     wait_until(lambda: mlp.json("predict", "digits")["model_version"] == "2")
+
+
+@pytest.fixture
+def users(mlp):
+    users = Users(mlp.json("status")["endpoint"], 400)
+    yield users
+    users.client.close()
+
+
+def live(mlp) -> dict[int, int]:
+    listed = mlp.json("models", "list", "digits")
+    return {each["version"]: each["traffic_percent"] for each in listed if each["traffic_percent"]}
+
+
+def test_a_deployed_version_gets_its_share_and_its_users_stay_with_it(mlp, users):
+    assert mlp.json("rollback", "digits")["live"] == [{"version": 1, "weight": 100}]
+    shares = {}
+    for weight in (10, 50):  # a share that grows keeps its users
+        before = shares
+        done = mlp.json("deploy", "digits", "--version", "2", "--weight", str(weight))
+        assert done["live"] == [{"version": 1, "weight": 100 - weight}, {"version": 2, "weight": weight}]
+        assert done["changed"]
+        shares = {"1": 100 - weight, "2": weight}
+        expected = [version_of(name, shares) for name in users.names]
+        assert versions(users.ask()) == versions(users.ask()) == expected
+        assert abs(expected.count("2") - 4 * weight) < 40
+        if before:
+            assert {n for n in users.names if version_of(n, before) == "2"} < {
+                n for n, version in zip(users.names, expected, strict=True) if version == "2"
+            }
+    assert not mlp.json("deploy", "digits", "--version", "2", "--weight", "50")["changed"]
+
+
+def test_an_up_does_not_end_a_comparison(mlp):
+    assert "version 2 is up to date" in mlp("up").stderr
+    assert live(mlp) == {1: 50, 2: 50}
+
+
+def test_an_experiment_ends_with_a_verdict(mlp, users):
+    users.tell(users.ask(), wrong="1")
+
+    def labelled():
+        found = mlp.json("experiment", "digits")
+        return sum(each["labelled"] for each in found["versions"]) == 400 and found
+
+    wait_until(labelled)
+    found = labelled()
+    assert (found["quality"], found["baseline"]) == ("accuracy", 1)
+    assert "two-proportion z-test" in found["test"]
+    first, second = found["versions"]
+    for each in (first, second):
+        assert each["live"]
+        assert each["errors"] == 0
+        assert each["requests"] >= 150  # since the service was started: these, or more
+        assert 0 < each["latency_ms"]["p50"]["value"] <= each["latency_ms"]["p95"]["value"]
+        assert each["quality"]["low"] < each["quality"]["value"] <= each["quality"]["high"] + 1e-9
+    assert (first["verdict"], second["verdict"]) == ("baseline", "better")
+    assert second["p_value"] < 0.001
+    assert second["difference"] == pytest.approx(second["quality"]["value"] - first["quality"]["value"])
+    shown = mlp("experiment", "digits").stdout
+    assert "better" in shown
+    assert "accuracy" in shown
+    assert "worse" in mlp("experiment", "digits", "--baseline", "2").stdout
+    assert "--baseline 7: nothing was captured of it; there are: 1, 2" in (
+        mlp("experiment", "digits", "--baseline", "7", fails=True).stderr
+    )
+    assert "no labels" in mlp("experiment", "diabetes").stdout
+
+
+def test_a_rule_sends_a_cohort_to_its_version(mlp, users):
+    mlp("deploy", "digits", "--version", "2", "--weight", "0", "--rule", "cohort=beta")
+    assert set(versions(users.ask())) == {"1"}
+    assert set(versions(users.ask(x_cohort="beta"))) == {"2"}
+
+
+def test_promotion_and_rollback(mlp, users):
+    assert mlp.json("promote", "digits")["live"] == [{"version": 2, "weight": 100}]
+    assert set(versions(users.ask(x_cohort="beta"))) == {"2"}
+    back = mlp.json("rollback", "digits")
+    assert back["live"] == [{"version": 1, "weight": 100}, {"version": 2, "weight": 0}]
+    assert set(versions(users.ask(x_cohort="beta"))) == {"2"}  # the rule is back as well
+    assert mlp.json("deploy", "digits", "--version", "2")["live"] == [{"version": 2, "weight": 100}]
+    said = mlp("promote", "digits", fails=True).stderr
+    assert "there is nothing to promote: version 2 100%; `mlp deploy` adds a version" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("--version", "9", "--weight", "10"), 1, "has no version 9; there are: 1, 2"),
+        (("--version", "2", "--weight", "40"), 1, "would be the only one that takes traffic"),
+        (("--version", "1", "--weight", "101"), 2, "--weight"),
+        (("--version", "0"), 2, "--version"),
+        (("--version", "1", "--rule", "beta"), 1, "allowed are cohort=<name>"),
+        (("--version", "1", "--env", "nowhere"), 1, "nowhere"),
+    ],
+)
+def test_what_cannot_be_deployed_is_told_and_changes_nothing(mlp, arguments, status, said):
+    done = mlp("deploy", "digits", *arguments, fails=True)
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert live(mlp) == {2: 100}
+
+
+def test_a_poisoned_artifact_is_refused_and_all_is_as_it_was(mlp, client, users, tmp_path):
+    (first,) = [each for each in mlp.json("models", "list", "digits") if each["version"] == 1]
+    bucket, _, key = first["artifact"].removeprefix("s3://").partition("/")
+    good = client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
+    client("s3").put_object(Bucket=bucket, Key=key, Body=good[:-1])
+    done = mlp("deploy", "digits", "--version", "1", "--weight", "10", fails=True)
+    assert done.returncode == 1
+    assert "the service refuses it, so that all is as it was before: version 1 (s3://" in done.stderr
+    assert "its checksum is" in done.stderr
+    assert live(mlp) == {2: 100}
+    assert set(versions(users.ask())) == {"2"}
+    source = tmp_path / "in.csv"
+    source.write_text(",".join(f"pixels_{i}" for i in range(64)) + "\n" + ",".join(["0"] * 64))
+    arguments = ("--input", str(source), "--output", str(tmp_path / "out.parquet"), "--version", "1")
+    assert "is refused: its checksum is" in mlp("score", "digits", *arguments, fails=True).stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    client("s3").put_object(Bucket=bucket, Key=key, Body=good)
+
+
+def test_a_rejected_version_is_neither_deployed_nor_brought_back(mlp):
+    mlp("models", "reject", "digits", "1")  # which was live before version 2 was
+    for command in (("deploy", "digits", "--version", "1"), ("rollback", "digits")):
+        said = mlp(*command, fails=True).stderr
+        assert "version 1 is not approved, but Rejected; `mlp models approve` approves a version" in said
+    assert live(mlp) == {2: 100}
+
+
+def test_score_gives_what_the_service_gives(mlp, users, tmp_path):
+    source, output = tmp_path / "in.csv", tmp_path / "out.parquet"
+    columns = [f"pixels_{i}" for i in range(64)]
+    pl.DataFrame(users.rows, schema=columns, orient="row").with_columns(name=pl.Series(users.names)).write_csv(source)
+    done = mlp.json("score", "digits", "--input", str(source), "--output", str(output))
+    assert {name: done[name] for name in ("version", "rows", "errors", "resumed")} == {
+        "version": 2,
+        "rows": 400,
+        "errors": 0,
+        "resumed": 0,
+    }
+    table = pl.read_parquet(output)
+    answers = [{each["name"]: each["data"] for each in answer["outputs"]} for answer in users.ask()]
+    assert table["label"].to_list() == [answer["label"][0] for answer in answers]
+    expected = [answer["probabilities"] for answer in answers]
+    assert np.allclose(table["probabilities"].to_numpy(), expected, atol=1e-4)
+    assert table["name"].to_list() == users.names
+    screen, terminal = pty.openpty()
+    arguments = ("--input", str(source), "--output", str(output))
+    subprocess.run([MLP, "score", "digits", *arguments], env=mlp.environment, stderr=terminal, check=True, timeout=60)
+    os.close(terminal)
+    shown = os.read(screen, 100_000).decode()
+    os.close(screen)
+    assert re.search(r"Score digits by version 2 .*100%.* 400 rows, [\d,]+ rows/s", shown), shown
+    source.write_text("pixels_0,pixels_1\n1,2\n")
+    said = mlp("score", "digits", "--input", str(source), "--output", str(output), fails=True).stderr
+    assert "lacks pixels_10, pixels_11, pixels_12" in said or "lacks pixels_2, pixels_3" in said
 
 
 def test_a_broken_artifact_never_gets_traffic(mlp, client):

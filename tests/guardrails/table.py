@@ -2,7 +2,7 @@
 
 import json
 
-from infra.guardrails import compute, identity, network, observability, storage, workflows
+from infra.guardrails import compute, identity, kubernetes, network, observability, storage, workflows
 from infra.guardrails.rule import Resource
 
 
@@ -149,18 +149,43 @@ TABLE = {
         {"instanceTypes": ["g5.xlarge"], "scalingConfig": {"minSize": 1}},
         {"instanceTypes": ["g5.xlarge"], "scalingConfig": {"minSize": 0}},
     ),
-    "cluster-secrets-encrypted": of(compute.CLUSTER, {}, {"encryptionConfig": {"resources": ["secrets"]}}),
+    "cluster-secrets-encrypted": of(kubernetes.CLUSTER, {}, {"encryptionConfig": {"resources": ["secrets"]}}),
     "cluster-endpoint-private": of(
-        compute.CLUSTER,
+        kubernetes.CLUSTER,
         {"vpcConfig": {"endpointPublicAccess": True}},
         {"vpcConfig": {"endpointPublicAccess": True, "publicAccessCidrs": ["192.0.2.0/24"]}},
     ),
     "cluster-logs": of(
-        compute.CLUSTER,
+        kubernetes.CLUSTER,
         {"enabledClusterLogTypes": ["api"]},
         {"enabledClusterLogTypes": ["api", "audit", "authenticator"]},
     ),
-    "sagemaker-encrypted": of(compute.ENDPOINT, {}, {"kmsKeyArn": ARN}),
+    "cluster-entered-by-the-listed": of(
+        kubernetes.CLUSTER,
+        {},
+        {"accessConfig": {"authenticationMode": "API", "bootstrapClusterCreatorAdminPermissions": False}},
+    ),
+    "node-class-hardened": of(
+        kubernetes.NODE_CLASS,
+        {"spec": {"blockDeviceMappings": [{"ebs": {"volumeSize": "50Gi"}}]}},
+        {
+            "spec": {
+                "metadataOptions": {"httpTokens": "required"},
+                "blockDeviceMappings": [{"ebs": {"volumeSize": "50Gi", "encrypted": True}}],
+            }
+        },
+    ),
+    "node-pool-bounded": of(
+        kubernetes.NODE_POOL, {"spec": {"template": {}}}, {"spec": {"limits": {"nvidia.com/gpu": "8"}}}
+    ),
+    "namespace-pod-security": of(
+        kubernetes.NAMESPACE,
+        {"metadata": {"name": "jobs"}},
+        {"metadata": {"labels": {kubernetes.STANDARD: "restricted"}}},
+    ),
+    "sagemaker-encrypted": of(
+        compute.ENDPOINT, {"productionVariants": [{"instanceType": "ml.c7i.large"}]}, {"kmsKeyArn": ARN}
+    ),
     "sagemaker-in-vpc": of(compute.DOMAIN, {}, {"appNetworkAccessType": "VpcOnly"}),
     "logs-expire": of(compute.LOG_GROUP, {}, {"retentionInDays": 30}),
     "logs-encrypted": of(compute.LOG_GROUP, {}, {"kmsKeyId": ARN}),

@@ -57,6 +57,40 @@ EVERYTHING_ON = PROD | {
 }
 """Production with every optional part, for the checks that go over whatever there is."""
 
+CLUSTER: dict[str, Any] = {
+    "admins": ["acme-bootstrap-deploy", "arn:aws:iam::123456789012:role/platform"],
+    "pools": {
+        "a100": {
+            "instances": ["p4d.24xlarge"],
+            "capacity": ["block"],
+            "reservations": ["cr-0123456789abcdef0"],
+            "zone": "a",
+            "efa": True,
+            "limit": 32,
+        },
+        "a10g": {
+            "instances": ["g5"],
+            "capacity": ["reservation", "spot", "on-demand"],
+            "reservations": ["cr-0fedcba9876543210"],
+            "limit": 16,
+        },
+        "cpu": {"instances": ["m7i.2xlarge", "m7i.8xlarge"], "limit": 192, "empty_minutes": 1},
+    },
+    "teams": {
+        "default": {"quota": {"a100": 16, "a10g": 8, "cpu": 96}, "members": ["researchers"]},
+        "vision": {"quota": {"a100": 16, "a10g": 8, "cpu": 64}, "weight": 2.5, "members": ["researchers", "vision"]},
+        "ops": {"quota": {"cpu": 32}, "borrow": False},
+    },
+    "lustre": {"zone": "a"},
+}
+"""A cluster with every kind of pool and team."""
+ON_EKS = EVERYTHING_ON | {
+    "cluster": CLUSTER,
+    "training": EVERYTHING_ON["training"] | {"backend": "eks"},
+    "observability": {"prometheus": True, "grafana": "cluster"},
+}
+"""Production with the cluster, and what may run on it."""
+
 MLFLOW_ON_ECS: dict[str, Any] = {
     "aurora": {"backup_days": 7},
     "mlflow": {
@@ -82,6 +116,7 @@ class KnownIds:
             "aws:s3/bucket:Bucket": f"arn:aws:s3:::{resource.name}",
             "aws:kms/key:Key": f"arn:aws:kms:{place}:key/1",
             "aws:iam/role:Role": f"arn:aws:iam::{account}:role/{resource.name}",
+            "aws:sqs/queue:Queue": f"arn:aws:sqs:{place}:{resource.name}",
             "aws:sns/topic:Topic": f"arn:aws:sns:{place}:{resource.name}",
             "aws:lb/listenerRule:ListenerRule": (
                 f"arn:aws:elasticloadbalancing:{place}:listener-rule/app/{resource.name}/1/2/3"
@@ -128,9 +163,14 @@ _built: dict[str, Deployment] = {}
 
 
 def _build(
-    environment: str, known: str, region: str = "eu-west-1", serving: dict[str, Any] | None = None, **changes: Any
+    environment: str,
+    known: str,
+    region: str = "eu-west-1",
+    serving: dict[str, Any] | None = None,
+    gates: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> Deployment:
-    """Run the program with changed settings, and with digits on another runtime if `serving` says so.
+    """Run the program with changed settings, and with digits on another runtime or with other gates if it is told so.
 
     The same settings are run once, and nobody changes what comes of them.
     """
@@ -141,11 +181,11 @@ def _build(
         f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.items()
     }
-    key = json.dumps([environment, known, region, serving, config])
+    key = json.dumps([environment, known, region, serving, gates, config])
     if key not in _built:
 
         def program() -> None:
-            with models_served_on(serving):
+            with models_served_on(serving, gates):
                 runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
 
         _built[key] = run(
@@ -160,8 +200,8 @@ def _build(
 
 
 @contextmanager
-def models_served_on(serving: dict[str, Any] | None) -> Iterator[None]:
-    """Let the model folder hold digits alone, with another section `serving`."""
+def models_served_on(serving: dict[str, Any] | None, gates: dict[str, Any] | None = None) -> Iterator[None]:
+    """Let the model folder hold digits alone, with another section `serving`, and `gates` if they are given."""
     if serving is None:
         yield
         return
@@ -169,7 +209,7 @@ def models_served_on(serving: dict[str, Any] | None) -> Iterator[None]:
         given = yaml.safe_load((MODELS / "digits" / "model.yaml").read_text())
         model = Path(folder, "digits", "model.yaml")
         model.parent.mkdir()
-        model.write_text(yaml.safe_dump(given | {"serving": serving}))
+        model.write_text(yaml.safe_dump(given | {"serving": serving, "gates": gates or given["gates"]}))
         patch.setattr("contract.manifest.MODELS", Path(folder))
         load_manifest.cache_clear()
         try:

@@ -19,7 +19,7 @@ from embedded.state import State
 from infra.guardrails import rule as guardrails
 from infra.guardrails.evaluate import evaluate
 from tests.conftest import REGION
-from tests.infra.conftest import KnownIds, as_list, statements
+from tests.infra.conftest import ON_EKS, KnownIds, _build, as_list, statements
 from tests.infra.test_policies import actions as known_actions
 from tests.infra.test_policies import applies
 
@@ -301,6 +301,20 @@ def test_the_deploy_role_may_make_what_the_environments_are_made_of(deployment, 
     types = {r.type for r in run_environment(environment).resources.values() if r.type.startswith("aws:")}
     services = {type_.removeprefix("aws:").partition("/")[0] for type_ in types}
     assert {renamed.get(service, service) for service in services} <= may
+
+
+def test_the_deploy_role_may_make_a_cluster_and_give_its_parts_their_roles(deployment):
+    policy = policy_of(deployment, "deploy")
+    assert {"eks:*", "fsx:*", "sqs:*", "events:*"} <= actions(policy)
+    (passed,) = [statement for statement in policy if statement.get("Sid") == "PassRoles"]
+    trusts = [
+        trust
+        for role in _build("prod", "ids", **ON_EKS).of_type("aws:iam/role:Role")
+        for trust in statements(role.inputs["assumeRolePolicy"])
+    ]
+    services = {service for trust in trusts for service in as_list(trust["Principal"]["Service"])}
+    assert {"eks.amazonaws.com", "pods.eks.amazonaws.com"} <= services
+    assert services <= set(passed["Condition"]["StringEquals"]["iam:PassedToService"])
 
 
 def test_it_breaks_no_guardrail_of_production():

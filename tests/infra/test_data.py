@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from contract.manifest import load_manifest, model_names
-from tests.infra.conftest import PROD, only, statements
+from tests.infra.conftest import DIGEST, PROD, only, statements
 from training.schema import TYPES
 
 AURORA = {"data": {"aurora": {"min_acu": 0, "max_acu": 2, "backup_days": 7}}}
@@ -79,6 +79,23 @@ def test_the_tracking_server_reaches_its_own_prefix_only(build):
     policy = statements(only(deployment, "aws:iam/rolePolicy:RolePolicy", "mlflow").inputs["policy"])
     assert "arn:aws:s3:::acme-test-artifacts/mlflow/*" in json.dumps(policy)
     assert "arn:aws:s3:::acme-test-artifacts/*" not in json.dumps(policy)
+
+
+def test_jobs_may_write_to_the_managed_mlflow_where_there_is_one(build):
+    def granted(**changes):
+        deployment = build(training={"backend": "batch", "image_digest": DIGEST}, network={"nat": "single"}, **changes)
+        policies = [only(deployment, "aws:iam/rolePolicy:RolePolicy", name) for name in ("training", "batch-job")]
+        found = [s for p in policies for s in statements(p.inputs["policy"]) if "mlflow" in json.dumps(s["Action"])]
+        return deployment.outputs["tracking_uri"], found
+
+    uri, found = granted(data={"mlflow": {}})
+    assert len(found) == 2
+    for statement in found:
+        assert statement["Resource"].endswith(":mlflow-tracking-server/acme-test-mlflow")
+        assert "sagemaker-mlflow:LogBatch" in statement["Action"]
+        assert not any("Delete" in action for action in statement["Action"])
+    assert uri
+    assert granted() == ("", [])
 
 
 def test_the_trail_records_access_to_the_artifacts(build):

@@ -70,10 +70,12 @@ def test_a_runtime_is_created_in_the_emulated_aws_and_a_second_up_changes_nothin
         "data": MLFLOW_ON_ECS,
     }
     settings = with_certificate(settings, certificate)
-    first = up(RUNTIMES[name], **settings)
+    # The emulator knows none of SageMaker's newer instances.
+    serving = RUNTIMES[name] | ({"instance_type": "ml.m5.large"} if name == "sagemaker" else {})
+    first = up(serving, **settings)
     recorded = {step.type for step in first.steps if step.note == "recorded only"}
     assert recorded == ALWAYS | LACKING[name]
-    second = up(RUNTIMES[name], **settings)
+    second = up(serving, **settings)
     assert set(Counter(step.action for step in second.steps)) == {"same"}
 
 
@@ -97,6 +99,13 @@ def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, cert
     assert subscription["Endpoint"] == "a@example.com"
     streams = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
     assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}
+
+
+def test_the_hash_key_derives_the_same_secret_for_everybody_who_may(up):
+    first = up({"runtime": "lambda", "sensitive": {"pixels": "hash"}})
+    assert not {step.type for step in first.steps if step.note == "recorded only"} & {"aws:kms/key:Key"}
+    asked = {"KeyId": "alias/acme-test-hashes", "MacAlgorithm": "HMAC_SHA_256", "Message": b"one"}
+    assert len({boto3.client("kms").generate_mac(**asked)["Mac"] for _ in range(2)}) == 1
 
 
 def test_the_firewall_stands_before_the_balancer(up, certificate):

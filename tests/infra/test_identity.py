@@ -76,6 +76,12 @@ def test_training_cannot_change_raw_data_or_delete_anything(policies):
     assert "arn:aws:s3:::acme-test-artifacts/*" not in read
 
 
+def test_training_may_look_at_the_live_version_to_compare_with_it(policies):
+    grants = granted(policies["acme-test-training"])
+    assert ("s3:GetObject", "arn:aws:s3:::acme-test-artifacts/digits/*") in grants
+    assert ("ssm:GetParameter", "arn:aws:ssm:eu-west-1:123456789012:parameter/acme/test/models/*") in grants
+
+
 def test_the_first_training_job_of_an_account_can_make_its_log_group(policies):
     groups = {
         resource for action, resource in granted(policies["acme-test-training"]) if action == "logs:CreateLogGroup"

@@ -6,7 +6,7 @@ import pytest
 
 from contract.errors import PlatformError
 from infra.regions import endpoint_service, host, is_region, offering, partition, zones
-from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS
+from tests.infra.conftest import CLUSTER, EVERYTHING_ON, MLFLOW_ON_ECS
 
 ABROAD = {"cn-north-1": ("aws-cn", ["a", "b", "d"]), "us-gov-west-1": ("aws-us-gov", ["a", "b", "c"])}
 
@@ -35,7 +35,12 @@ def test_no_arn_and_no_host_of_another_partition_is_left(foresee, region):
     """With everything on: a name of AWS's public partition would be refused there."""
     expected, letters = ABROAD[region]
     mlflow = json.loads(json.dumps(MLFLOW_ON_ECS).replace("arn:aws:acm:eu-west-1", f"arn:{expected}:acm:{region}"))
-    abroad = EVERYTHING_ON | {"network": EVERYTHING_ON["network"] | {"zones": letters}, "data": mlflow}
+    cluster = json.loads(json.dumps(CLUSTER).replace("arn:aws:", f"arn:{expected}:"))
+    abroad = EVERYTHING_ON | {
+        "network": EVERYTHING_ON["network"] | {"zones": letters},
+        "data": mlflow,
+        "cluster": cluster,
+    }
     if region not in offering("aps"):
         abroad |= {"observability": {}}
     seen = False

@@ -47,7 +47,11 @@ LONGEST = max(map(len, model_names()))
             "cidr 10.0.0.0/16 overlaps the reserved range 10.0.128.0/20; choose another one",
         ),
         ("network", {"cidr": None}, "give either cidr, for a VPC of its own, or existing"),
-        ("network", {"endpoints": ["s4"]}, "ml-platform:network.endpoints.0: input should be 'ecr', 'kms', 'logs'"),
+        (
+            "network",
+            {"endpoints": ["s4"]},
+            "ml-platform:network.endpoints.0: input should be 'ecr', 'firehose', 'kms', 'logs'",
+        ),
         ("network", {"zones": ["a", "f"]}, "ml-platform:network.zones: eu-west-1 has no zone f; its zones are a, b, c"),
         ("data", {"aurora": {"min_acu": 4, "max_acu": 2}}, "min_acu 4.0 is greater than max_acu 2.0"),
         (

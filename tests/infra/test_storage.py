@@ -75,18 +75,27 @@ def test_access_to_the_lake_is_logged(build):
     assert {log.inputs["targetBucket"] for log in logging} == {"acme-test-logs"}
 
 
-def test_the_key_rotates_and_only_the_account_its_logs_and_its_alarms_use_it(build):
+def test_the_key_rotates_and_only_the_account_and_what_writes_or_tells_of_it_use_it(build):
     deployment = build()
     (key,) = deployment.of_type("aws:kms/key:Key")
     assert key.inputs["enableKeyRotation"] is True
-    account, logs, trails, alarms = statements(deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"])
+    account, logs, trails, alarms, metrics = statements(
+        deployment.of_type("aws:kms/keyPolicy:KeyPolicy")[0].inputs["policy"]
+    )
     assert account["Principal"] == {"AWS": "arn:aws:iam::123456789012:root"}
     assert logs["Principal"] == {"Service": "logs.eu-west-1.amazonaws.com"}
     assert trails["Principal"] == {"Service": "cloudtrail.amazonaws.com"}
     assert trails["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":trail/acme-test-*")
     assert alarms["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":alarm:acme-test-*")
-    (pattern,) = logs["Condition"]["ArnLike"].values()
-    assert pattern == "arn:aws:logs:eu-west-1:123456789012:log-group:/acme/test/*"
+    assert metrics["Condition"]["ArnLike"]["aws:SourceArn"].endswith(":workspace/*")
+    (patterns,) = logs["Condition"]["ArnLike"].values()
+    groups = [pattern.removeprefix("arn:aws:logs:eu-west-1:123456789012:log-group:") for pattern in patterns]
+    assert groups == [
+        "/acme/test/*",
+        "/aws/eks/acme-test-*",
+        "/aws/containerinsights/acme-test-*",
+        "aws-waf-logs-acme-test-*",
+    ]
     assert not any(action == "*" for action in as_list(logs["Action"]))
 
 

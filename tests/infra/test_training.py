@@ -159,4 +159,4 @@ def test_a_model_of_a_team_without_a_quota_is_refused(preview, monkeypatch):
 def test_the_users_of_the_key_are_told_apart(build):
     (policy,) = build().of_type("aws:kms/keyPolicy:KeyPolicy")
     sids = [statement["Sid"] for statement in json.loads(policy.inputs["policy"])["Statement"]]
-    assert sids == ["Account", "LogGroups", "Trails", "Alarms"]
+    assert sids == ["Account", "LogGroups", "Trails", "Alarms", "Prometheus"]

@@ -283,10 +283,11 @@ def run(tmp_path_factory):
         return started[-1]
 
     yield of
-    for running in started:
+    for running in started:  # all at once, as each takes a moment
         running.client.close()
-        if running.process.poll() is None:
-            running.end()
+        running.process.terminate()
+    for running in started:
+        running.process.wait(15)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion
+from services.inference import artifacts
 from services.inference.artifacts import ArtifactError, load_archive, load_directory
 from tests.services.conftest import Linear, archive_of
 
@@ -11,6 +12,27 @@ from tests.services.conftest import Linear, archive_of
 def load(archive, sha256=None):
     digest = sha256 or hashlib.sha256(archive).hexdigest()
     return load_archive(archive, "digits", LiveVersion(version=3, weight=100, artifact="s3://b/k", sha256=digest))
+
+
+@pytest.mark.parametrize(
+    ("available", "used", "preloaded"),
+    [
+        (["CPUExecutionProvider"], ["CPUExecutionProvider"], 0),
+        (
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+            ["CUDAExecutionProvider", "CPUExecutionProvider"],
+            1,
+        ),
+    ],
+)
+def test_an_image_that_is_made_for_gpus_computes_on_them(monkeypatch, available, used, preloaded):
+    calls = []
+    monkeypatch.setattr(artifacts.onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(artifacts.onnxruntime, "preload_dlls", lambda: calls.append(1))
+    artifacts._processors.cache_clear()
+    assert artifacts._processors() == used
+    assert len(calls) == preloaded
+    artifacts._processors.cache_clear()
 
 
 def test_a_good_artifact_answers_as_the_model_does(linear):

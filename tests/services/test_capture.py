@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import threading
 import time
 from collections import Counter
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
+from services.inference import hashes
 from services.inference.app import create_app
 from services.inference.capture import Stream, _batches
 from services.inference.metrics import Metrics
@@ -73,21 +75,55 @@ def test_predictions_reach_s3_as_typed_lines(serve, streams, linear):
     assert 'mlp_capture_delivered_total{stream="predictions"} 2.0' in client.get("/metrics").text
 
 
-def test_sensitive_features_are_left_out_or_hashed(serve, streams):
+@pytest.fixture
+def hash_key(emulated_aws):
+    kms = boto3.client("kms", region_name=REGION)
+    key = kms.create_key(KeyUsage="GENERATE_VERIFY_MAC", KeySpec="HMAC_256")["KeyMetadata"]["KeyId"]
+    kms.create_alias(AliasName="alias/acme-test-hashes", TargetKeyId=key)
+    return "alias/acme-test-hashes"
+
+
+def test_sensitive_features_are_left_out_or_hashed(serve, streams, hash_key):
     model = Linear(metadata={"sensitive": {"x1": "omit", "x3": "hash"}})
-    app = serve(model, MLP_HASH_KEY="secret")
+    app = serve(model, MLP_HASH_KEY=hash_key)
     client = client_of(app)
     client.post(INFER, json=request([1, 22, 3, 44], [1, 55, 3, 44]))
     client.post("/invocations", json=[[1, 22, 3, 44]])
     app.flush()
     nested, invoked = streams("predictions")
     assert nested["inputs"] == [1, None, 3, None, 1, None, 3, None]
-    expected = hmac.new(b"secret", b"digits/x3/44.0", hashlib.sha256).hexdigest()
+    message = b"ml-platform: hashes of sensitive features"
+    answer = boto3.client("kms", region_name=REGION).generate_mac(
+        KeyId=hash_key, MacAlgorithm="HMAC_SHA_256", Message=message
+    )
+    expected = hmac.new(answer["Mac"], b"digits/x3/44.0", hashlib.sha256).hexdigest()
     assert nested["hashed"] == {"x3": [expected, expected]}
     assert (invoked["inputs"], invoked["hashed"]) == ([1, None, 3, None], {"x3": [expected]})
     everything = json.dumps(nested) + json.dumps(invoked)
     assert "22" not in json.dumps(nested["inputs"])
     assert "44.0" not in everything.replace(expected, "")
+
+
+@pytest.mark.parametrize("key", ["", "alias/none"])
+def test_without_the_secret_what_is_to_be_hashed_is_left_out(serve, streams, key, caplog):
+    """A hash without a secret tells its value to whoever tries the few that there can be."""
+    model = Linear(metadata={"sensitive": {"x3": "hash"}})
+    app = serve(model, **({"MLP_HASH_KEY": key} if key else {}))
+    assert client_of(app).post(INFER, json=request([1, 22, 3, 44])).status_code == 200
+    app.flush()
+    (line,) = streams("predictions")
+    assert (line["inputs"], line["hashed"]) == ([1, 22, 3, None], {"x3": [None]})
+    assert ("sensitive features are not hashed but left out" in caplog.text) is bool(key)
+
+
+def test_the_secret_comes_once_kms_answers_again(emulated_aws, hash_key, monkeypatch):
+    monkeypatch.setattr(hashes, "_RETRY_S", 0.05)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "http://127.0.0.1:9")
+    key = hashes.HashKey(hash_key)
+    key.fetch()
+    assert key.hash("digits", "x3", 44.0) is None
+    monkeypatch.delenv("AWS_ENDPOINT_URL_KMS")
+    wait_until(lambda: key.hash("digits", "x3", 44.0))
 
 
 def test_a_share_of_the_requests_can_be_captured(serve, streams, linear):
@@ -197,23 +233,52 @@ def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
     assert counted(metrics) == {"delivered": 0, "lost": 6}
 
 
-def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_directory, emulated_aws):
-    """With a process: capture runs in the background, Firehose refuses every connection."""
-    away = {"AWS_ENDPOINT_URL_FIREHOSE": "http://127.0.0.1:9", "MLP_CAPTURE_STREAM": "predictions"}
-    running = run_directory(Linear(), **away)
-    answers = Counter()
-    slowest, end = 0.0, time.monotonic() + 2
+def load(running, seconds):
+    """Ask for predictions; how they were answered, and the seconds of the slowest."""
+    answers, slowest, end = Counter(), 0.0, time.monotonic() + seconds
     while time.monotonic() < end:
         answer = running.infer()
         answers[answer.status_code] += 1
         slowest = max(slowest, answer.elapsed.total_seconds())
+    return answers, slowest
+
+
+@pytest.mark.parametrize(("fault", "said"), [("away", "Could not connect"), ("throttling", "ThrottlingException")])
+def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_directory, firehose, monkeypatch, fault, said):
+    """With a process: capture runs in the background, Firehose refuses everything."""
+    firehose.plan = [throttle]
+    if fault == "away":
+        monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", "http://127.0.0.1:9")
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    answers, slowest = load(running, 1.5)
     assert answers.keys() == {200}
     assert slowest < 1
     wait_until(lambda: running.metric('mlp_capture_lost_total{stream="predictions"}') > 0, 20)
     assert running.end() == 0
     lost = [line for line in running.log() if line["message"] == "captured lines are lost"]
     assert len(lost) == 1  # once, not each time
-    assert "Could not connect" in lost[0]["reason"]
+    assert said in lost[0]["reason"]
+
+
+def test_a_firehose_that_hangs_holds_nothing_up_and_gets_all_lines_later(run_directory, firehose):
+    over, begun = threading.Event(), threading.Event()
+
+    def hang(records):
+        begun.set()
+        over.wait(10)
+        return take(records)
+
+    firehose.plan = [hang]
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    answers, _ = load(running, 0.1)
+    assert begun.wait(10)
+    more, slowest = load(running, 1)
+    assert (answers | more).keys() == {200}
+    assert slowest < 1
+    assert running.metric('mlp_capture_delivered_total{stream="predictions"}') == 0
+    over.set()
+    count = (answers + more)[200]
+    wait_until(lambda: running.metric('mlp_capture_delivered_total{stream="predictions"}') == count)
 
 
 def test_what_is_queued_is_sent_before_the_end(run_directory, streams):

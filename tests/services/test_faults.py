@@ -1,6 +1,7 @@
 """Real processes, while AWS is slow, throttles or breaks, artifacts are poisoned, and versions swap under load."""
 
 import http.server
+import socket
 import threading
 import time
 import urllib.request
@@ -24,9 +25,9 @@ class Proxy:
 
             def handle_any(self):
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                if proxy.fault and (answer := proxy.fault(self, body)):
+                if proxy.fault and (answer := proxy.fault(proxy, self)):
                     status, content = answer
-                    headers = {"content-type": "application/x-amz-json-1.1"}
+                    headers = {}
                 else:
                     passed = urllib.request.Request(target + self.path, data=body or None, method=self.command)
                     for name, value in self.headers.items():
@@ -51,6 +52,7 @@ class Proxy:
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None  # connections that `away` has cut
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -74,11 +76,15 @@ def running(cloud, run, proxy):
     running.end()
 
 
-def slow(*_):
-    time.sleep(30)
+def slow(proxy, _):
+    """No answer until the fault is over."""
+    while proxy.fault:
+        time.sleep(0.02)
 
 
-def throttle(*_):
+def throttle(_, handler):
+    if is_s3(handler):
+        return 503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
     return 400, b'{"__type": "ThrottlingException", "message": "Rate exceeded"}'
 
 
@@ -86,18 +92,43 @@ def broken(*_):
     return 500, b"<html>not what AWS answers</html>"
 
 
-@pytest.mark.parametrize("fault", [slow, throttle, broken])
-def test_predictions_go_on_whatever_aws_does(running, cloud, proxy, fault):
-    proxy.fault = fault
+def away(_, handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    return 500, b""
+
+
+def is_s3(handler):
+    return handler.path.startswith("/artifacts")
+
+
+@pytest.mark.parametrize("service", ["ssm", "s3"])
+@pytest.mark.parametrize("fault", [slow, throttle, broken, away])
+def test_predictions_go_on_whatever_aws_does(running, cloud, proxy, service, fault):
+    hit = threading.Event()
+
+    def of_service(proxy, handler):
+        if is_s3(handler) == (service == "s3"):
+            hit.set()
+            return fault(proxy, handler)
+        return None
+
+    proxy.fault = of_service
     cloud.publish(cloud.live(2, Linear(2).archive()))
-    answers, slowest, end = Counter(), 0.0, time.monotonic() + 2.5
-    while time.monotonic() < end:
+    answers, slowest = Counter(), 0.0
+
+    def ask():
+        nonlocal slowest
         answer = running.infer()
-        answers[answer.status_code] += 1
+        answers[answer.status_code, answer.json()["model_version"]] += 1
         slowest = max(slowest, answer.elapsed.total_seconds())
-    assert answers.keys() == {200}
+        return hit.is_set()
+
+    wait_until(ask)
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end:
+        ask()
+    assert answers.keys() == {(200, "1")}
     assert slowest < 1
-    assert running.version() == "1"
     proxy.fault = None
     wait_until(lambda: running.version() == "2", 20)
     assert running.client.get("/v2/models/digits").json()["problems"] == []

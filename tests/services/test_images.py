@@ -1,19 +1,13 @@
 """The images, built without Docker: the Dockerfile's own files, packages and start command, in a clean folder."""
 
 import re
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
-import httpx
 import pytest
 
 from contract.paths import ROOT
-from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
-from tests.services.images import build, context, instructions
+from tests.services.images import context, instructions
 
-DOCKERFILES = sorted(ROOT.glob("services/*/Dockerfile"))
+DOCKERFILES = [*sorted(ROOT.glob("services/*/Dockerfile")), ROOT / "training" / "Dockerfile"]
 by_name = pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 
 
@@ -57,62 +51,3 @@ def test_the_builds_see_sources_alone(tmp_path):
     assert {"contract", "services"} <= seen
     assert not list(tmp_path.rglob("Pulumi*"))
     assert not list(tmp_path.rglob(".*"))
-
-
-@pytest.fixture(scope="module")
-def image():
-    """Where any user may read: the container's user is not the one who built the image."""
-    folder = Path(tempfile.mkdtemp(prefix="image-"))
-    folder.chmod(0o755)
-    yield build(ROOT / "services/inference/Dockerfile", folder)
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o755)
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-@pytest.fixture
-def writable():
-    """The one folder that the service may write to."""
-    folder = Path(tempfile.mkdtemp(prefix="tmp-"))
-    folder.chmod(0o777)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.mark.e2e
-def test_the_inference_image_answers_from_a_read_only_file_system(image, writable):
-    model = writable / "model"
-    model.mkdir()
-    for name, content in Linear().files().items():
-        (model / name).write_bytes(content)
-    before, port = image.files(), free_port()
-    variables = {"PORT": str(port), "TMPDIR": str(writable), "SM_MODEL_DIR": str(model)}
-    process = image.run([*image.entrypoint, "serve"], **variables)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            wait_until(lambda: is_ready(client) or process.poll() is not None, seconds=30)
-            assert process.poll() is None
-            answer = client.post("/v2/models/digits/infer", json=request([1, 2, 3, 4]))
-            assert answer.status_code == 200, answer.text
-            assert answer.json()["outputs"][0]["data"] == Linear().answer([[1, 2, 3, 4]])["label"].tolist()
-        assert image.run(image.health, **variables).wait(10) == 0
-        assert image.run(["touch", "/opt/venv/written"]).wait(10) != 0, "the file system must be read-only"
-    finally:
-        process.terminate()
-        process.wait(20)
-    assert image.files() == before
-    assert image.run(image.health, **variables).wait(10) != 0, "the health check must fail once nothing serves"
-
-
-@pytest.mark.e2e
-def test_the_inference_image_holds_what_the_service_needs_alone(image):
-    python = image.root / "opt/venv/bin/python"
-    listed = "import importlib.metadata as m; print(*sorted({d.name.lower() for d in m.distributions()}))"
-    packages = subprocess.run([python, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
-    assert {"fastapi", "uvicorn", "onnxruntime", "boto3", "awslambdaric"} <= set(packages)
-    assert not {"torch", "pulumi", "moto", "mlflow", "typer", "onnx", "pip", "setuptools", "wheel"} & set(packages)
-    ours = {path.name for path in (image.root / "opt/venv").glob("lib/python*/site-packages/services/*")}
-    assert "inference" in ours
-    assert "mlflow" not in ours

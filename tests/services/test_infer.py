@@ -118,6 +118,16 @@ def test_a_bad_tensor_is_refused(client, given, said):
     assert said in answer.json()["error"]
 
 
+@pytest.mark.parametrize("value", ["false", "yes", 0, 1, None, [True]])
+@pytest.mark.parametrize("name", ["explain", "binary_data_output", "binary_data"])
+def test_a_parameter_that_is_neither_true_nor_false_is_refused(client, name, value):
+    parameters = {"parameters": {name: value}}
+    more = {"outputs": [{"name": "label", **parameters}]} if name == "binary_data" else parameters
+    answer = client.post(INFER, json=request(ROW, **more))
+    assert answer.status_code == 400
+    assert f"parameter '{name}' must be true or false, given: {value!r}" in answer.json()["error"]
+
+
 RAW = '{"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, %s]}]}'
 BAD_TEXTS = {
     "empty": ("", "not valid JSON"),

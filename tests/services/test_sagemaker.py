@@ -17,11 +17,44 @@ def test_csv_rows_answer_as_the_client_accepts(client, linear):
     headers = {"content-type": "text/csv; charset=utf-8"}
     as_json = client.post("/invocations", content=CSV, headers=headers)
     assert as_json.json() == client.post("/invocations", json=ROWS).json()
+    from_excel = client.post(
+        "/invocations", content=b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode(), headers=headers
+    )
+    assert from_excel.json() == as_json.json()
     as_csv = client.post("/invocations", content=CSV, headers=headers | {"accept": "text/csv"})
     assert as_csv.headers["content-type"] == "text/csv"
     first, second = as_csv.text.splitlines()
     assert int(second.split(",")[0]) == linear.answer(ROWS)["label"][1]
     assert len(first.split(",")) == 4
+
+
+@pytest.mark.parametrize(
+    ("accept", "made"),
+    [
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("Text/CSV", "text/csv"),
+        ("application/*", "application/json"),
+        ("application/json, text/csv;q=0.5", "application/json"),
+        ("application/json;q=0.5, text/csv", "text/csv"),
+        ("text/html, application/x-npy; q=0.9, */*;q=0.1", "application/x-npy"),
+        ("application/json;q=0, */*", "text/csv"),
+        ("application/xml, application/json;verbose=true", "application/json"),
+    ],
+)
+def test_the_answer_has_the_form_that_the_client_likes_best(client, accept, made):
+    answer = client.post("/invocations", json=ROWS, headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, made)
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/xml", "application/json;q=0", "text/html, image/*", "application/json;q=x"]
+)
+def test_a_form_that_there_is_not_is_refused(client, accept):
+    answer = client.post("/invocations", json=ROWS, headers={"accept": accept})
+    assert answer.status_code == 406
+    assert "one of application/json, text/csv, application/x-npy" in answer.json()["error"]
 
 
 def test_the_origin_of_a_prediction_goes_back_to_the_caller(client):

@@ -1,10 +1,14 @@
 """An environment in the emulated AWS, as the stack would have made it, and data and manifests to work on."""
 
+import hashlib
+
+import boto3
 import pytest
 
 from contract.data import Data
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
+from contract.service import LiveVersion
 from tests.training.environment import environment_of
 from training.steps import Context
 
@@ -58,10 +62,13 @@ def orders(manifest):
 
 
 @pytest.fixture
-def context(outputs, tmp_path):
+def context(outputs, tmp_path, monkeypatch):
     """Makes the context of a model's steps; what they report is in `said`."""
 
     def make(manifest):
+        from training import explore
+
+        monkeypatch.setattr(explore, "EMBEDDED", 100)  # t-SNE of all rows takes longer than all other steps
         return Context(manifest, outputs, tmp_path / "work" / manifest.name, make.said.append)
 
     make.said = []
@@ -73,3 +80,19 @@ def postgres_server(postgres):
     """The connection string of a real PostgreSQL server, as somebody who needs a password."""
     postgres.run(f"CREATE ROLE {USER} LOGIN SUPERUSER PASSWORD '{PASSWORD}'")
     return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{postgres.port}/postgres"
+
+
+@pytest.fixture
+def published(outputs):
+    """Puts an artifact into the bucket; `changes` spoil what is promised of it."""
+
+    def put(archive: bytes, number=7, **changes) -> LiveVersion:
+        key = f"digits/{hashlib.sha256(archive).hexdigest()}/model.tar.gz"
+        boto3.client("s3").put_object(Bucket=outputs.buckets.artifacts, Key=key, Body=archive)
+        promised = {
+            "artifact": f"s3://{outputs.buckets.artifacts}/{key}",
+            "sha256": hashlib.sha256(archive).hexdigest(),
+        }
+        return LiveVersion(version=number, weight=100, **promised | changes)
+
+    return put

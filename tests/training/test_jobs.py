@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import boto3
 import botocore.loaders
@@ -19,7 +18,9 @@ from embedded.aws import EmulatedAws
 from embedded.project import read_config, run_environment
 from embedded.state import State
 from tests.conftest import REGION
+from tests.kubernetes import check
 from training import jobs
+from training.fitting import BACKENDS, Job
 
 DIGEST = "sha256:" + "a" * 64
 INSTANCE = {"vcpus": 4, "memory_gib": 16, "gpus": 0, "local_gb": 0}
@@ -68,10 +69,14 @@ OUTPUTS = {
                     "namespace": "team-default",
                     "queue": "default",
                     "service_account": "training",
-                    "pools": ["cpu", "a10g"],
+                    "pools": {"cpu": 64, "a10g": 8},
                 }
             },
-            "pools": {"cpu": {"m7i.2xlarge": 0, "m7i.xlarge": 0}, "a10g": {"g5.xlarge": 0, "g5.12xlarge": 1}},
+            "pools": {
+                "cpu": {"types": {"m7i.2xlarge": 0, "m7i.xlarge": 0}},
+                "a10g": {"types": {"g5.xlarge": 0, "g5.12xlarge": 1}},
+            },
+            "priorities": ["high", "low"],
         },
     },
 }
@@ -81,10 +86,10 @@ def outputs(**changes):
     return Outputs.model_validate(OUTPUTS | {"training": OUTPUTS["training"] | changes})
 
 
-def job(array=None, **compute):
+def job(array=None, priority=None, **compute):
     known = outputs()
     needs = Compute(**compute)
-    return jobs.Job(jobs.job_name(known.training, "digits", "train"), "digits", "train", needs, array)
+    return Job(jobs.job_name(known.training, "digits", "train"), "digits", "train", needs, array, priority)
 
 
 def request(backend, array=None, **compute):
@@ -145,29 +150,9 @@ def test_the_validation_finds_what_is_wrong():
             assert_valid("sagemaker", "CreateTrainingJob", wrong)
 
 
-def schema():
-    """JobSet's schema, as strict as kubectl's validation: a field that it does not have is a mistake."""
-
-    def strict(part):
-        if isinstance(part, list):
-            return [strict(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        found = {name: strict(item) for name, item in part.items()}
-        if isinstance(part.get("properties"), dict) and "x-kubernetes-preserve-unknown-fields" not in part:
-            found.setdefault("additionalProperties", False)
-        if part.get("x-kubernetes-int-or-string"):
-            found["type"] = ["integer", "string"]
-        return found
-
-    found = strict(json.loads(Path(__file__).with_name("jobset.json").read_text())["schema"])
-    found["properties"]["metadata"] = {"type": "object"}
-    return found
-
-
 @pytest.mark.parametrize("compute", NEEDS)
 def test_kubernetes_takes_the_manifest(compute):
-    jsonschema.validate(request("eks", **compute), schema())
+    check(request("eks", **compute))
 
 
 def test_the_schema_finds_a_misspelt_field():
@@ -175,7 +160,7 @@ def test_the_schema_finds_a_misspelt_field():
     pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     pod["serviceAcountName"] = pod.pop("serviceAccountName")
     with pytest.raises(jsonschema.ValidationError, match="serviceAcountName"):
-        jsonschema.validate(manifest, schema())
+        check(manifest)
 
 
 def test_sagemaker_trains_in_the_vpc_encrypted_and_on_spot():
@@ -249,8 +234,48 @@ def test_kubernetes_starts_all_pods_or_none_and_they_find_one_another():
     assert len(f"{name}-worker-0-0-abcde") <= 63
 
 
+def pod_of(manifest):
+    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+
+
+def test_a_job_that_may_not_be_interrupted_stays_off_spot_nodes_of_kubernetes():
+    terms = pod_of(request("eks", spot=False))["affinity"]["nodeAffinity"]
+    ((term,),) = [
+        each["matchExpressions"]
+        for each in terms["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    ]
+    assert term == {"key": "karpenter.sh/capacity-type", "operator": "NotIn", "values": ["spot"]}
+    assert "affinity" not in pod_of(request("eks"))
+    pools = {"cpu": {"types": {"m7i.xlarge": 0}, "spot_only": True}, "a10g": {"types": {}}}
+    eks = OUTPUTS["training"]["eks"] | {"pools": pools}
+    with pytest.raises(PlatformError, match=r"4 GiB for it, not on spot; .* cpu \(64\), a10g \(8\)"):
+        jobs.request(job(spot=False), outputs(eks=eks), "eks")
+
+
+def test_a_job_goes_to_the_pool_with_the_smallest_nodes_on_which_there_is_room_for_it():
+    assert pod_of(request("eks"))["nodeSelector"] == {"ml-platform/pool": "cpu"}
+    assert pod_of(request("eks", gpus=1))["nodeSelector"] == {"ml-platform/pool": "a10g"}
+    # A node keeps some for itself: four vCPUs are no more than three on Kubernetes.
+    assert "nodeSelector" in pod_of(request("eks", vcpus=7, memory_gib=28))
+    with pytest.raises(PlatformError, match="no instance type has 0 GPUs, 8 vCPUs and 4 GiB"):
+        request("eks", vcpus=8)
+    with pytest.raises(PlatformError, match="no pool of the team 'default' has 17 nodes with 0 GPUs, 4 vCPUs"):
+        request("eks", instances=17, vcpus=4)
+
+
+def test_a_priority_is_one_of_the_environments():
+    labels = jobs.request(job(priority="high"), outputs(), "eks")["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/priority-class"] == "high"
+    assert "kueue.x-k8s.io/priority-class" not in request("eks")["metadata"]["labels"]
+    for backend, allowed in (("eks", "high, low"), ("batch", "none")):
+        with pytest.raises(
+            PlatformError, match=f"--priority: there is no 'urgent' on {backend}; allowed are {allowed}"
+        ):
+            jobs.request(job(priority="urgent"), outputs(), backend)
+
+
 def test_every_backend_runs_the_same_step_of_the_same_image():
-    sagemaker, batch, eks = (request(backend) for backend in jobs.BACKENDS)
+    sagemaker, batch, eks = (request(backend) for backend in BACKENDS)
     (container,) = eks["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
     assert sagemaker["AlgorithmSpecification"]["ContainerArguments"] == ["train", "digits"]
     assert batch["containerOverrides"]["command"] == container["args"] == ["train", "digits"]
@@ -326,11 +351,11 @@ def test_the_emulated_aws_takes_a_job_that_fits_and_never_sees_another(environme
     s3, sagemaker, batch = (boto3.client(service) for service in ("s3", "sagemaker", "batch"))
     artifacts = environment.buckets.artifacts
     with pytest.raises(PlatformError, match="does not fit on sagemaker in local"):
-        jobs.submit(jobs.Job("too-large", "digits", "train", Compute(gpus=8)), environment, "sagemaker")
+        jobs.submit(Job("too-large", "digits", "train", Compute(gpus=8)), environment, "sagemaker")
     assert sagemaker.list_training_jobs()["TrainingJobSummaries"] == []
     assert not s3.list_objects_v2(Bucket=artifacts).get("Contents")
 
-    fits = jobs.Job(jobs.job_name(environment.training, "digits", "train"), "digits", "train", Compute())
+    fits = Job(jobs.job_name(environment.training, "digits", "train"), "digits", "train", Compute())
     arn = jobs.submit(fits, environment, "sagemaker")
     found = sagemaker.describe_training_job(TrainingJobName=fits.name)
     assert found["TrainingJobArn"] == arn
@@ -353,8 +378,10 @@ def kubectl(tmp_path, monkeypatch):
     script = tmp_path / "kubectl"
     script.write_text(
         f"#!{sys.executable}\nimport sys, pathlib\n"
+        "kubeconfig = sys.argv[2].removeprefix('--kubeconfig=')\n"
+        f"pathlib.Path({str(tmp_path / 'way_in')!r}).write_text(pathlib.Path(kubeconfig).read_text())\n"
         f"pathlib.Path({str(tmp_path / 'given')!r}).write_text(sys.stdin.read())\n"
-        "print('jobset/' + ' '.join(sys.argv[1:]))\n"
+        "print('jobset/' + ' '.join([sys.argv[1], *sys.argv[3:]]))\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -365,8 +392,15 @@ def test_a_job_on_kubernetes_is_handed_to_kubectl(emulated_aws, kubectl):
     boto3.client("s3").create_bucket(
         Bucket="acme-dev-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION}
     )
+    cluster = boto3.client("eks").create_cluster(
+        name="acme-dev", roleArn="arn:aws:iam::123456789012:role/eks", resourcesVpcConfig={}
+    )["cluster"]
     assert jobs.submit(job(), outputs(), "eks") == "jobset/create --output=name --filename=-"
     assert json.loads(kubectl.read_text())["kind"] == "JobSet"
+    # Into the environment's cluster, whatever kubectl's own context is.
+    way_in = json.loads(kubectl.with_name("way_in").read_text())
+    assert way_in["clusters"][0]["cluster"]["server"] == cluster["endpoint"]
+    assert way_in["users"][0]["user"]["exec"]["args"][2:] == ["--cluster-name", "acme-dev", "--region", REGION]
 
 
 def test_without_kubectl_it_says_so(emulated_aws, monkeypatch, tmp_path):

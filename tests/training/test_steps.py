@@ -7,8 +7,11 @@ import shutil
 import subprocess
 import sys
 import types
+from importlib import metadata
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from contract.errors import PlatformError
 from contract.manifest import load_manifest, model_names
@@ -110,17 +113,46 @@ def image(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A folder with the packages that the image installs, and no others of this environment.
+
+    They are linked, as installing torch anew would take longer than all the other tests together.
+    """
+    (extra,) = re.findall(r'^RUN pip .* --constraint constraints.txt "\.\[(\w+)\]"$', DOCKERFILE, re.MULTILINE)
+    folder, missing, known = tmp_path_factory.mktemp("packages"), [("ml-platform", extra)], set()
+    while missing:
+        name, wanted = missing.pop()
+        known.add((name, wanted))
+        found = metadata.distribution(name)
+        if name != "ml-platform":
+            tops = {file.parts[0] for file in found.files or [] if file.parts[0] not in ("..", "__pycache__")}
+            for top in tops:
+                if not (folder / top).exists():
+                    (folder / top).symlink_to(Path(str(found.locate_file(top))))
+        for requirement in map(Requirement, found.requires or []):
+            if not requirement.marker or requirement.marker.evaluate({"extra": wanted}):
+                pairs = {(requirement.name, each) for each in (requirement.extras or {""})} | {(requirement.name, "")}
+                missing += sorted(pairs - known)
+    return folder
+
+
 @pytest.fixture
-def container(image, tmp_path):
-    """Runs the image's entry point with the files that it holds, and no others of the checkout."""
+def container(image, packages, tmp_path):
+    """Runs the image's entry point with the files and the packages that it holds, and nothing else that is here."""
     python, *command = json.loads(re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE)[1])
     assert python == "python"
 
     def run(*arguments, **environment):
         known = {name: value for name, value in os.environ.items() if not name.startswith(("MLP_", "SM_"))}
-        known |= {"PYTHONPATH": str(image), "MLP_WORK": str(tmp_path / "work"), **environment}
+        known |= {"PYTHONPATH": f"{image}:{packages}", "MLP_WORK": str(tmp_path / "work"), **environment}
         done = subprocess.run(
-            [sys.executable, *command, *arguments], cwd=image, env=known, capture_output=True, text=True, check=False
+            [sys.executable, "-S", *command, *arguments],
+            cwd=image,
+            env=known,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return done.returncode, done.stdout, done.stderr
 
@@ -158,6 +190,11 @@ def test_a_container_that_is_started_wrongly_says_how(container, arguments, envi
     assert got[0] == code
     assert said in got[2]
     assert "Traceback" not in got[2]
+
+
+def test_the_image_holds_no_package_of_the_service_or_of_pulumi(packages):
+    assert {"torch", "boto3", "pydantic"} <= {path.name for path in packages.iterdir()}
+    assert not {"pulumi", "mangum", "moto", "pytest", "services"} & {path.name for path in packages.iterdir()}
 
 
 def test_the_image_is_not_run_by_root():

@@ -146,9 +146,15 @@ def test_segments_in_processes_of_their_own_find_what_they_find_alone(tuning):
     assert chosen.learning_rate == best.settings.get("learning_rate", context.manifest.training.learning_rate)
 
 
+def test_trials_of_other_settings_are_none(manifest):
+    with pytest.raises(PlatformError, match="no trial of digits is of the settings and code that there are now"):
+        tune.best_of([], manifest)
+
+
 @needs_browser
 def test_the_report_shows_trials_plots_and_settings(tuning, tmp_path):
     context = tuning(segments=1, trials=2)
+    tune.segment(context, 0)
     tune.step(context)
     page = open_page(context.folder("tune") / tune.REPORT_FILE, tmp_path)
     assert page.console == []
