@@ -39,6 +39,7 @@ def read_status(platform: Local) -> dict[str, Any]:
         "state": "up" if is_up else "degraded" if processes else "down",
         "emulated": True,
         "endpoint": service.url if service else None,
+        "demo": f"{service.url}/" if service else None,
         "docs": f"{service.url}/docs" if service else None,
         "metrics": f"{service.url}/metrics" if service else None,
         "processes": [
@@ -77,7 +78,7 @@ def _print(document: dict[str, Any]) -> None:
     results.print(table)
     for model in document["models"]:
         results.print(f"model {model['name']}: versions {', '.join(model['versions']) or 'none is ready'}")
-    results.print(f"endpoint {document['endpoint']}   docs {document['docs']}   metrics {document['metrics']}")
+    results.print("   ".join(f"{what} {document[what]}" for what in ("demo", "docs", "metrics")))
     if document["state"] == "degraded":
         died = [process["name"] for process in document["processes"] if process["state"] == "died"]
         reason = f"{', '.join(died)} died" if died else "not everything is ready"

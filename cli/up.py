@@ -69,6 +69,7 @@ def _up(platform: Local, port: int | None, as_json: bool) -> None:
     show(
         {
             **{name: f"{service.url}/v2/models/{name}/infer" for name in predictions},
+            "demo": f"{service.url}/",
             "docs": f"{service.url}/docs",
             "metrics": f"{service.url}/metrics",
             "stop": "mlp down",
@@ -77,6 +78,7 @@ def _up(platform: Local, port: int | None, as_json: bool) -> None:
         {
             "environment": "local",
             "endpoint": service.url,
+            "demo": f"{service.url}/",
             "docs": f"{service.url}/docs",
             "metrics": f"{service.url}/metrics",
             "predictions": predictions,

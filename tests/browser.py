@@ -137,7 +137,9 @@ class Tab:
         """Wait until a JavaScript expression is true, and give its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(condition)):
-            assert time.monotonic() < deadline, f"it never came true: {condition}\n{self.run('document.body.innerText')}"
+            assert time.monotonic() < deadline, (
+                f"it never came true: {condition}\n{self.run('document.body.innerText')}"
+            )
             time.sleep(0.02)
         return value
 
@@ -149,7 +151,9 @@ class Tab:
         """Where an element is in the window, after scrolling to it: left, top, width and height."""
         element = f"document.querySelector({json.dumps(selector)})"
         self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-        return tuple(self.run(f"(({{x, y, width, height}}) => [x, y, width, height])({element}.getBoundingClientRect())"))
+        return tuple(
+            self.run(f"(({{x, y, width, height}}) => [x, y, width, height])({element}.getBoundingClientRect())")
+        )
 
     def click(self, selector: str) -> None:
         """Click on the middle of an element."""

@@ -20,6 +20,7 @@ from contract.manifest import model_names
 from contract.paths import MODELS
 from embedded.local import aws_environment
 from embedded.processes import Processes
+from tests.browser import browser, needs_browser
 from tests.conftest import REGION
 from tests.e2e.conftest import MLP
 from tests.e2e.rollout_traffic import Users, version_of, versions
@@ -89,9 +90,21 @@ def test_up_ends_with_a_prediction(mlp):
         "inference": "running",
     }
     assert {model["name"]: model["versions"] for model in status["models"]} == {name: ["1"] for name in model_names()}
-    for page in ("docs", "metrics"):
+    for page in ("demo", "docs", "metrics"):
         with urllib.request.urlopen(answer[page]) as response:
             assert response.status == 200
+
+
+@needs_browser
+def test_the_page_reads_a_digit_in_the_api_and_in_the_browser_by_the_same_model(mlp, tmp_path):
+    with browser(tmp_path) as chromium:
+        tab = chromium.tab()
+        tab.open(mlp.json("status")["demo"])
+        for digit in (3, 7):
+            tab.click(f"#samples button:nth-child({digit + 1})")
+            tab.wait(f"document.querySelector('#verdict').textContent.startsWith('Both say {digit}')")
+        assert tab.text("#browser-version") == tab.text("#api-version") == "1"
+        assert tab.errors() == []
 
 
 def test_the_lake_registry_and_stack_are_really_there(mlp, client):

@@ -168,7 +168,8 @@ class InProcess(httpx.BaseTransport):
 
         passed = httpx.Request(request.method, request.url, headers=request.headers, content=chunks())
         answer = await self.transport.handle_async_request(passed)
-        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+        content = b"".join([chunk async for chunk in answer.aiter_raw()])
+        return httpx.Response(answer.status_code, headers=answer.headers, content=content)
 
 
 def client_of(app: Service) -> httpx.Client:
