@@ -25,6 +25,7 @@ def submit(
         str | None, typer.Option(help="On eks, a priority of the environment's settings, such as high.")
     ] = None,
     array: Annotated[int | None, typer.Option(min=2, max=10_000, help="How many times Batch runs it.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="On sagemaker, show the job's log until it has ended.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request, and send nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +47,9 @@ def submit(
     )
     training = jobs.training_of(outputs)
     chosen = backend or training.backend
+    if wait and (dry_run or chosen != "sagemaker"):
+        reason = "a dry run sends nothing" if dry_run else f"{chosen} has tools of its own, sagemaker alone is followed"
+        raise typer.BadParameter(reason, param_hint="--wait")
     job = fitting.Job(jobs.job_name(training, model, step), model, step, manifest.compute, array, priority)
     if dry_run:
         progress.print(f"[dim]dry run: {ACTIONS[chosen]}, not sent[/dim]")
@@ -55,6 +59,10 @@ def submit(
     if environment == "local":
         progress.print("[yellow]note:[/yellow] the emulated AWS records the job and runs nothing; `mlp train` does")
     facts = {"job": job.name, "model": model, "step": step, "backend": chosen, "environment": environment, "id": id_}
+    if wait:
+        from training.follow import follow  # the SDK takes a second to import
+
+        facts["status"] = follow(job.name)
     show(facts, as_json)
 
 

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 import cli.submit
 from cli.main import app
+from contract.errors import PlatformError
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
 from tests.cli.test_cli import mlp
 from tests.training.test_jobs import OUTPUTS, assert_valid
+from training.follow import follow
 
 
 @pytest.mark.parametrize("environment", ["dev", "staging", "prod"])
@@ -84,6 +86,43 @@ def test_it_reads_the_outputs_of_a_stack_and_registers_the_job(pulumi, emulated_
         "environment": "dev",
         "id": job["TrainingJobArn"],
     }
+
+
+def test_a_job_is_followed_until_it_has_ended(pulumi, emulated_aws):
+    import boto3
+
+    boto3.client("s3").create_bucket(
+        Bucket="acme-dev-artifacts", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
+    )
+    aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    done = mlp("submit", "digits", "--env", "dev", "--wait", "--json", PATH=f"{pulumi}:/bin:/usr/bin", **aws)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # what the SDK draws is not in it
+    assert told["status"] == "Completed"
+    assert "Final Resource Status: Completed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_job_that_is_not_there_cannot_be_followed(emulated_aws):
+    with pytest.raises(PlatformError, match="SageMaker cannot tell of the training job none"):
+        follow("none")
+
+
+def test_without_the_sdk_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sagemaker.core.resources", None)
+    with pytest.raises(PlatformError, match=r"pip install -c constraints.txt -e '.\[sagemaker\]'"):
+        follow("any")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"), [("--dry-run", "a dry run sends nothing"), ("--backend=batch", "batch has")]
+)
+def test_only_a_job_that_is_sent_to_sagemaker_is_followed(monkeypatch, option, reason):
+    monkeypatch.setattr(cli.submit, "_planned", lambda _: Outputs.model_validate(OUTPUTS))
+    monkeypatch.setattr(cli.submit, "environment_outputs", lambda *_: Outputs.model_validate(OUTPUTS))
+    done = CliRunner().invoke(app, ["submit", "digits", "--env", "dev", "--wait", option])
+    assert done.exit_code == 2
+    assert reason in done.stderr
 
 
 def test_a_job_that_does_not_fit_is_refused_with_the_file_to_change(monkeypatch):
