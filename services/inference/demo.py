@@ -90,7 +90,7 @@ def add_demo(api: FastAPI, catalogue: Catalogue) -> None:
 
     @api.get(
         f"/v2/models/{{model}}/versions/{{version}}/{MODEL_FILE}",
-        summary="The ONNX file of a version, if its manifest says `serving: {browser: true}`",
+        summary="The ONNX file of a version, if `serving.browser` of its manifest is true",
         tags=["Devices"],
         response_class=Response,
         **openapi.answers_file("application/octet-stream", 403, 404),

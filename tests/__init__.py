@@ -1,0 +1,1 @@
+"""The tests. A package, so that no `tests` of a library is found in its place."""
