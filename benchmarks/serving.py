@@ -137,7 +137,9 @@ def main() -> None:
     )
     with ExitStack() as stack:
         firehose = free_port()
-        stack.enter_context(process([sys.executable, str(PEERS / "firehose.py"), str(firehose)], {}, PEERS))
+        # With the lowest priority: a real Firehose does not take processor time from the server.
+        receiver = ["nice", "-n", "19", sys.executable, str(PEERS / "firehose.py"), str(firehose)]
+        stack.enter_context(process(receiver, {}, PEERS))
         servers = {
             name: stack.enter_context(running(name, model, environments[name], arguments.cache, firehose))
             for name in names

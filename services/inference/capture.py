@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -29,11 +30,23 @@ logger = logging.getLogger(__name__)
 
 _INTERVAL_S = 1.0
 _MAX_PENDING_BYTES = 32 * 2**20
-_MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record
-_MAX_BATCH_BYTES = 512 * 1024  # Firehose takes eight times that; small batches keep the interpreter free for requests
-_PIECE_BYTES = 3 * 2**14  # a multiple of three, as the ends of pieces must not show
+# A line is packed into its record when it comes, and a record is encoded when it is full: each request pays a little. In
+# the thread, all of that at once would make requests wait for the interpreter.
+_RECORD_BYTES = 48 * 1024
+_MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record; only a single line can be longer than the above
+_MAX_BATCH_BYTES = 2**20  # Firehose takes four times that; small calls hold requests up less
+_MAX_BATCH_RECORDS = 500  # Firehose's limit
 _ATTEMPTS = 3
 _CLOSE_S = 5.0
+
+
+class Record(NamedTuple):
+    """Some lines, as Firehose takes them."""
+
+    json: bytes
+    size: int
+    """Bytes of the lines."""
+    lines: int
 
 
 class Stream:
@@ -43,12 +56,14 @@ class Stream:
         self.name = name
         self._metrics = metrics
         self._lines: deque[bytes] = deque()
+        self._lines_bytes = 0
+        self._records: deque[Record] = deque()
         self._put_bytes = self._taken_bytes = 0  # each is written by one thread only, so none needs a lock
         self._wake = threading.Event()
         self._sending = threading.Lock()
         self._closing = False
         self._failing = False
-        self._body = b""
+        self._body = bytearray()
         self._thread = threading.Thread(target=self._run, name=f"stream {name}", daemon=True)
 
     def start(self) -> None:
@@ -56,21 +71,25 @@ class Stream:
         self._thread.start()
 
     def put(self, line: bytes) -> bool:
-        """Queue a line; False if the queue is full, in which case it is counted as lost."""
-        if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES:
+        """Queue a line; False if the queue is full or the line too long for Firehose, and it is counted as lost."""
+        size = len(line)
+        if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES or size > _MAX_RECORD_BYTES:
             self._metrics.add("mlp_capture_lost", (self.name,))
             return False
+        if self._lines_bytes + size > _RECORD_BYTES:
+            self._pack()
+            self._lines_bytes = 0
         self._lines.append(line)
-        self._put_bytes += len(line)
+        self._lines_bytes += size
+        self._put_bytes += size
         return True
 
     def flush(self) -> None:
         """Send what is queued now; returns when it is delivered or given up."""
         with self._sending:
-            lines = self._take()
-            if lines:
-                for batch in _batches(lines):
-                    self._deliver(batch)
+            self._pack()
+            for batch in self._batches():
+                self._deliver(batch)
 
     def close(self) -> None:
         """Send what is queued, for a few seconds at most, and end the thread."""
@@ -78,43 +97,65 @@ class Stream:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S)
-        if left := len(self._lines):
+        if left := len(self._lines) + sum(record.lines for record in self._records):
             self._metrics.add("mlp_capture_lost", (self.name,), left)
             logger.error("captured lines were lost at the end", extra={"stream": self.name, "lines": left})
 
     def _run(self) -> None:
+        _ = self._firehose  # making a client takes long, and there may be no requests yet
         while not self._closing:
             self._wake.wait(_INTERVAL_S)
             self.flush()
 
-    def _take(self) -> list[bytes]:
-        # One after the other: requests append at the same time, and these two operations cannot be torn.
-        lines, taken_bytes = [], 0
-        for _ in range(len(self._lines)):
-            lines.append(self._lines.popleft())
-            taken_bytes += len(lines[-1])
-        self._taken_bytes += taken_bytes
-        return lines
+    def _pack(self) -> None:
+        """Make a record of the lines there are.
 
-    def _deliver(self, batch: list[tuple[bytes, int]]) -> None:
+        Requests and the thread may do so at once: no line can be taken by both, as taking one cannot be torn.
+        """
+        lines = []
+        with suppress(IndexError):
+            while True:
+                lines.append(self._lines.popleft())
+        if lines:
+            content = b"".join(lines)
+            self._records.append(Record(b'{"Data":"%b"}' % base64.b64encode(content), len(content), len(lines)))
+
+    def _batches(self) -> Iterator[list[Record]]:
+        """The records there are now, packed into calls."""
+        batch: list[Record] = []
+        size = 0
+        for _ in range(len(self._records)):
+            record = self._records.popleft()
+            self._taken_bytes += record.size
+            if batch and (size + record.size > _MAX_BATCH_BYTES or len(batch) == _MAX_BATCH_RECORDS):
+                yield batch
+                batch, size = [], 0
+            batch.append(record)
+            size += record.size
+        if batch:
+            yield batch
+
+    def _deliver(self, batch: list[Record]) -> None:
         """Send records, those again that Firehose refuses, and count what remains as lost."""
         reason = ""
         for attempt in range(_ATTEMPTS):
             if attempt:
                 self._wake.wait(0.2 * 2**attempt * (0.5 + random.random()))  # jitter: workers fail together
             try:
-                answer = self._put([record for record, _ in batch])
+                answer = self._put(batch)
             except Exception as error:  # whatever boto3 raises, the lines are not delivered
                 reason = str(error) or type(error).__name__
                 continue
             results = answer["RequestResponses"] if answer["FailedPutCount"] else [{}] * len(batch)
-            delivered = sum(n for (_, n), result in zip(batch, results, strict=True) if "ErrorCode" not in result)
+            delivered = sum(
+                record.lines for record, result in zip(batch, results, strict=True) if "ErrorCode" not in result
+            )
             self._metrics.add("mlp_capture_delivered", (self.name,), delivered)
             reason = next((f"{r['ErrorCode']}: {r.get('ErrorMessage')}" for r in results if "ErrorCode" in r), "")
             batch = [record for record, result in zip(batch, results, strict=True) if "ErrorCode" in result]
             if not batch:
                 break
-        lost = sum(lines for _, lines in batch)
+        lost = sum(record.lines for record in batch)
         if lost:
             self._metrics.add("mlp_capture_lost", (self.name,), lost)
         if bool(lost) != self._failing:
@@ -125,10 +166,15 @@ class Stream:
                 extra={"stream": self.name, "lines": lost, "reason": reason},
             )
 
-    def _put(self, records: Sequence[bytes]) -> Any:
-        data = b",".join(b'{"Data":"%b"}' % _base64_of(record) for record in records)
-        self._body = b'{"DeliveryStreamName":%b,"Records":[%b]}' % (encode(self.name), data)
-        return self._firehose.put_record_batch(DeliveryStreamName=self.name, Records=[{"Data": b""}] * len(records))
+    def _put(self, batch: Sequence[Record]) -> Any:
+        # Piece by piece, between which requests get the interpreter; botocore would copy bytes once more, in one go.
+        body = bytearray(b'{"DeliveryStreamName":%b,"Records":[' % encode(self.name))
+        for record in batch:
+            body += record.json
+            body += b","
+        body[-1:] = b"]}"
+        self._body = body
+        return self._firehose.put_record_batch(DeliveryStreamName=self.name, Records=[{"Data": b""}])
 
     @cached_property
     def _firehose(self) -> Any:
@@ -139,29 +185,6 @@ class Stream:
     def _set_body(self, params: dict[str, Any], **_: object) -> None:
         """Send the body made above: botocore would take twice as long for it, in which requests would have to wait."""
         params["body"] = self._body
-
-
-def _base64_of(record: bytes) -> bytes:
-    """In pieces, between which requests get the interpreter."""
-    return b"".join(base64.b64encode(record[i : i + _PIECE_BYTES]) for i in range(0, len(record), _PIECE_BYTES))
-
-
-def _batches(lines: Sequence[bytes]) -> Iterator[list[tuple[bytes, int]]]:
-    """Lines packed into records, and records into batches; each record with its number of lines."""
-    batch: list[tuple[bytes, int]] = []
-    record: list[bytes] = []
-    record_bytes = batch_bytes = 0
-    for line in lines:
-        if record and record_bytes + len(line) > _MAX_RECORD_BYTES:
-            batch.append((b"".join(record), len(record)))
-            batch_bytes += record_bytes
-            record, record_bytes = [], 0
-        if batch and batch_bytes + record_bytes + len(line) > _MAX_BATCH_BYTES:
-            yield batch
-            batch, batch_bytes = [], 0
-        record.append(line)
-        record_bytes += len(line)
-    yield [*batch, (b"".join(record), len(record))]
 
 
 class Captured(Struct, gc=False):
@@ -245,7 +268,10 @@ def now() -> bytes:
     return _text_of(int(time.time() * 1000))
 
 
-@lru_cache(maxsize=1)  # a millisecond has many requests
 def _text_of(milliseconds: int) -> bytes:
-    seconds, rest = divmod(milliseconds, 1000)
-    return b"%b.%03d" % (time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)).encode(), rest)
+    return b"%b.%03d" % (_text_of_second(milliseconds // 1000), milliseconds % 1000)
+
+
+@lru_cache(maxsize=1)  # a second has many requests
+def _text_of_second(seconds: int) -> bytes:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds)).encode()

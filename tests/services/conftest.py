@@ -1,6 +1,7 @@
 """Real model artifacts, small enough to make in a millisecond, and a service that serves one."""
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import http.server
@@ -306,7 +307,7 @@ def run_directory(run, tmp_path_factory):
 
 
 class Firehose(http.server.BaseHTTPRequestHandler):
-    """Firehose as it is on a bad day; what it has taken is in `taken`."""
+    """Firehose as it is on a bad day; what it has taken is in `taken`, the records of each call."""
 
     protocol_version = "HTTP/1.1"
     plan: list = []
@@ -327,13 +328,13 @@ class Firehose(http.server.BaseHTTPRequestHandler):
 
 
 def take(records):
-    Firehose.taken += records
+    Firehose.taken.append([base64.b64decode(record["Data"]) for record in records])
     return 200, {"FailedPutCount": 0, "RequestResponses": [{"RecordId": "1"} for _ in records]}
 
 
 @pytest.fixture
 def firehose(emulated_aws, monkeypatch):
-    Firehose.taken = []
+    Firehose.taken, Firehose.plan = [], [take]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Firehose)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("AWS_ENDPOINT_URL_FIREHOSE", f"http://127.0.0.1:{server.server_port}")

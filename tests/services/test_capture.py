@@ -14,7 +14,7 @@ import pytest
 from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
 from services.inference import hashes
 from services.inference.app import create_app
-from services.inference.capture import Stream, _batches
+from services.inference.capture import Stream
 from services.inference.metrics import Metrics
 from tests.conftest import REGION
 from tests.services.conftest import BUCKET, Linear, client_of, request, take, wait_until
@@ -200,7 +200,7 @@ def test_a_throttled_batch_is_sent_again(firehose):
     assert all(stream.put(b"{}\n") for _ in range(10))
     stream.flush()
     assert counted(metrics) == {"delivered": 10, "lost": 0}
-    assert len(firehose.taken) == 1  # ten lines in one record
+    assert firehose.taken == [[b"{}\n" * 10]]  # ten lines in one record
 
 
 @pytest.mark.parametrize("behave", [throttle, refuse_all])
@@ -214,14 +214,58 @@ def test_what_is_never_taken_is_counted(firehose, behave):
     assert counted(metrics) == {"delivered": 0, "lost": 10}
 
 
-def test_lines_are_packed_within_the_limits_of_firehose():
-    lines = [b"x" * size for size in (200_000, 300_000, 300_000, 1_000, 900_000, 10)]
-    batches = list(_batches(lines))
-    records = [record for batch in batches for record, _ in batch]
-    assert b"".join(records) == b"".join(lines)
-    assert all(len(record) <= 1000 * 1024 for record in records)
-    assert all(len(batch) == 1 or sum(len(record) for record, _ in batch) <= 2**19 for batch in batches)
-    assert sum(count for batch in batches for _, count in batch) == len(lines)
+def test_lines_are_packed_within_the_limits_of_firehose(firehose):
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    lines = [b"%d" % number + b"x" * size for number, size in enumerate((10, 30_000, 900_000, 30_000, 10, 600_000))]
+    lines += [b"y" * 1000] * 2000
+    assert all(stream.put(line) for line in lines)
+    stream.flush()
+    assert b"".join(record for call in firehose.taken for record in call) == b"".join(lines)
+    for call in firehose.taken:
+        assert len(call) <= 500
+        assert all(len(record) <= 1000 * 1024 for record in call)
+        assert sum(len(record) for record in call) <= 2**20
+    assert counted(metrics) == {"delivered": len(lines), "lost": 0}
+
+
+def test_a_call_has_no_more_records_than_firehose_takes(firehose):
+    stream = Stream("s", Metrics())
+    for _ in range(1100):
+        stream.put(b"x")
+        stream._pack()
+    stream.flush()
+    assert [len(call) for call in firehose.taken] == [500, 500, 100]
+
+
+def test_a_line_too_long_for_firehose_is_counted_and_takes_no_other_with_it(firehose):
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    assert [stream.put(line) for line in (b"a", b"x" * 1000 * 1024, b"x" * (1000 * 1024 + 1), b"b")] == [1, 1, 0, 1]
+    stream.flush()
+    assert counted(metrics) == {"delivered": 3, "lost": 1}
+
+
+def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(firehose):
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    lines = [b"%06d" % number * 100 for number in range(20_000)]
+    over = threading.Event()
+
+    def flush():
+        while not over.is_set():
+            stream.flush()
+
+    thread = threading.Thread(target=flush)
+    thread.start()
+    for line in lines:
+        assert stream.put(line)
+    over.set()
+    thread.join()
+    stream.flush()
+    sent = b"".join(record for call in firehose.taken for record in call)
+    assert sorted(sent[i : i + 600] for i in range(0, len(sent), 600)) == lines
+    assert counted(metrics) == {"delivered": len(lines), "lost": 0}
 
 
 def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
