@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 _INTERVAL_S = 1.0
 _MAX_PENDING_BYTES = 32 * 2**20
-# A line is packed into its record when it comes, and a record is encoded when it is full: each request pays a little. In
-# the thread, all of that at once would make requests wait for the interpreter.
+# A record is encoded as soon as it has that much: each request pays a little. All of it at once, in the thread, would
+# make requests wait for the interpreter.
 _RECORD_BYTES = 48 * 1024
 _MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record; only a single line can be longer than the above
 _MAX_BATCH_BYTES = 2**20  # Firehose takes four times that; small calls hold requests up less

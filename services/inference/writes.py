@@ -26,7 +26,7 @@ def _respond(cycle: RequestResponseCycle, json: bytes) -> bool:
         return False
     lines = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
     cycle.response_started = cycle.response_complete = True
-    # It leads back to the request; without this a request would be garbage for the collector, which holds all others up.
+    # It leads back to the request, which would be left to the garbage collector; that holds all others up.
     cycle.scope["extensions"] = {}
     cycle.transport.write(
         b"%b%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -247,6 +248,8 @@ def test_a_line_too_long_for_firehose_is_counted_and_takes_no_other_with_it(fire
 
 
 def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(firehose):
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # so that the threads meet everywhere
     metrics = Metrics()
     stream = Stream("s", metrics)
     lines = [b"%06d" % number * 100 for number in range(20_000)]
@@ -262,6 +265,7 @@ def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(fire
         assert stream.put(line)
     over.set()
     thread.join()
+    sys.setswitchinterval(interval)
     stream.flush()
     sent = b"".join(record for call in firehose.taken for record in call)
     assert sorted(sent[i : i + 600] for i in range(0, len(sent), 600)) == lines
