@@ -255,11 +255,11 @@ def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(fire
     lines = [b"%06d" % number * 100 for number in range(20_000)]
     over = threading.Event()
 
-    def flush():
+    def pack():
         while not over.is_set():
-            stream.flush()
+            stream._pack()
 
-    thread = threading.Thread(target=flush)
+    thread = threading.Thread(target=pack)
     thread.start()
     for line in lines:
         assert stream.put(line)
