@@ -4,8 +4,9 @@ python -m benchmarks.serving [--peers litserve mlserver ...] [--seconds 3] [--ro
 
 Each server has one worker and one thread of ONNX Runtime, and serves the same ONNX file (digits, trained on the first
 run). The packaged servers are installed into environments of their own below the cache folder. The servers take turns
-within each round, so that a noisy machine is noisy for all; the best round counts. wrk needs a core of its own; where
-it has none, or others use the machine, the processor time of a request says more than the requests a second.
+within each round, so that a noisy machine is noisy for all, and are stopped (SIGSTOP) between their turns; of each
+figure the best round counts. wrk needs a core of its own; where it has none, or others use the machine, the processor
+time of a request says more than the requests a second.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -112,10 +113,25 @@ class Running:
     url: str
     process: psutil.Process
 
+    @property
+    def family(self) -> list[psutil.Process]:
+        """All its processes."""
+        return [self.process, *self.process.children(recursive=True)]
+
     def cpu_seconds(self) -> float:
         """Processor time so far, of all its processes."""
-        times = [member.cpu_times() for member in (self.process, *self.process.children(recursive=True))]
-        return sum(of.user + of.system for of in times)
+        return sum(of.user + of.system for of in (member.cpu_times() for member in self.family))
+
+    def pause(self) -> None:
+        """Take no processor time until `go_on`: some servers do while they wait for requests."""
+        for member in self.family:
+            member.suspend()
+
+    def go_on(self) -> None:
+        """Take requests again."""
+        for member in self.family:
+            member.resume()
+        time.sleep(0.1)  # what has piled up meanwhile
 
 
 def main() -> None:
@@ -144,10 +160,14 @@ def main() -> None:
             name: stack.enter_context(running(name, model, environments[name], arguments.cache, firehose))
             for name in names
         }
+        for server in servers.values():
+            server.pause()
         for rows in arguments.rows:
             for connections in arguments.connections:
                 load = measure(servers, rows, connections, arguments)
                 print_table(load, rows, connections)
+        for server in servers.values():
+            server.go_on()
         print_captured(servers["service"].url)
     print_workers(model, arguments)
 
@@ -256,15 +276,23 @@ def body_of(kind: str, rows: int) -> bytes:
 def measure(
     servers: dict[str, Running], rows: int, connections: int, arguments: argparse.Namespace
 ) -> dict[str, Result]:
-    """The best round of each server."""
+    """The best round of each server, figure by figure."""
     results: dict[str, list[Result]] = {name: [] for name in servers}
     for _ in range(arguments.rounds):
         for name, server in servers.items():
+            server.go_on()
             body, before = body_of(SERVERS[name].body, rows), server.cpu_seconds()
             result = wrk(server.url, body, connections, arguments.seconds, arguments.cache)
             cpu_us = 1e6 * (server.cpu_seconds() - before) / (result.rate * arguments.seconds)
             results[name].append(replace(result, cpu_us=cpu_us))
-    return {name: max(rounds, key=lambda result: result.rate) for name, rounds in results.items()}
+            server.pause()
+    return {name: best(rounds) for name, rounds in results.items()}
+
+
+def best(rounds: list[Result]) -> Result:
+    """The highest rate, and the shortest times."""
+    rates, p50s, p99s, cpus = zip(*map(astuple, rounds), strict=True)
+    return Result(max(rates), min(p50s), min(p99s), min(cpus))
 
 
 def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> Result:
@@ -313,10 +341,10 @@ def print_table(results: dict[str, Result], rows: int, connections: int) -> None
     print(f"service / bare: {service.rate / bare.rate:.2f} ({by_cpu:.2f} by processor time)", end="")
     packaged = {name: result for name, result in results.items() if SERVERS[name].packages}
     if packaged:
-        best = max(packaged, key=lambda name: packaged[name].rate)
+        peer = max(packaged, key=lambda name: packaged[name].rate)
         print(
-            f"; service / {best}: {service.rate / packaged[best].rate:.1f}, "
-            f"p99 {service.p99_ms / packaged[best].p99_ms:.2f} of its",
+            f"; service / {peer}: {service.rate / packaged[peer].rate:.1f}, "
+            f"p99 {service.p99_ms / packaged[peer].p99_ms:.2f} of its",
             end="",
         )
     print()
