@@ -219,14 +219,14 @@ def test_lines_are_packed_within_the_limits_of_firehose(firehose):
     metrics = Metrics()
     stream = Stream("s", metrics)
     lines = [b"%d" % number + b"x" * size for number, size in enumerate((10, 30_000, 900_000, 30_000, 10, 600_000))]
-    lines += [b"y" * 1000] * 2000
+    lines += [b"y" * 1000] * 6000
     assert all(stream.put(line) for line in lines)
     stream.flush()
     assert b"".join(record for call in firehose.taken for record in call) == b"".join(lines)
     for call in firehose.taken:
         assert len(call) <= 500
         assert all(len(record) <= 1000 * 1024 for record in call)
-        assert sum(len(record) for record in call) <= 2**20
+        assert sum(len(record) for record in call) < 4 * 2**20
     assert counted(metrics) == {"delivered": len(lines), "lost": 0}
 
 
@@ -270,6 +270,18 @@ def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(fire
     sent = b"".join(record for call in firehose.taken for record in call)
     assert sorted(sent[i : i + 600] for i in range(0, len(sent), 600)) == lines
     assert counted(metrics) == {"delivered": len(lines), "lost": 0}
+
+
+def test_as_much_as_a_call_takes_is_sent_without_a_wait(firehose, monkeypatch):
+    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 60)
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    stream.start()
+    for _ in range(3700):
+        stream.put(b"x" * 1000)
+    wait_until(lambda: counted(metrics)["delivered"] > 3500, 20)
+    stream.close()
+    assert counted(metrics) == {"delivered": 3700, "lost": 0}
 
 
 def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
