@@ -168,7 +168,7 @@ def main() -> None:
                 print_table(load, rows, connections)
         for server in servers.values():
             server.go_on()
-        print_captured(servers["service"].url)
+        print_captured(servers["service"])
     print_workers(model, arguments)
 
 
@@ -350,13 +350,14 @@ def print_table(results: dict[str, Result], rows: int, connections: int) -> None
     print()
 
 
-def print_captured(url: str) -> None:
+def print_captured(service: Running) -> None:
     """What has become of the captured lines: a capture that fails would cost less than one that works."""
-    with urllib.request.urlopen(url.replace(V2, "/metrics")) as answer:
+    with urllib.request.urlopen(service.url.replace(V2, "/metrics")) as answer:
         metrics = answer.read().decode()
     counts = {line.split("{")[0]: float(line.split()[1]) for line in metrics.splitlines() if "_total{stream" in line}
     delivered, lost = (counts.get(f"mlp_capture_{what}_total", 0) for what in ("delivered", "lost"))
-    print(f"\ncaptured lines: {delivered:,.0f} delivered, {lost:,.0f} lost")
+    resident = service.process.memory_info().rss / 2**20
+    print(f"\ncaptured lines: {delivered:,.0f} delivered, {lost:,.0f} lost; {resident:.0f} MB resident with capture")
     if lost or not delivered:
         sys.exit("the capture did not work, so the service was not measured with it")
 
