@@ -103,7 +103,8 @@ class Stream:
             logger.error("captured lines were lost at the end", extra={"stream": self.name, "lines": left})
 
     def _run(self) -> None:
-        _ = self._firehose  # making a client takes long, and there may be no requests yet
+        with suppress(Exception):  # whatever is wrong, it is said once there are lines that cannot be sent
+            _ = self._firehose  # making a client takes long, and there may be no requests yet
         while not self._closing.is_set():
             self._wake.wait(_INTERVAL_S)
             self._wake.clear()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
-from services.inference import hashes
+from services.inference import aws, hashes
 from services.inference.app import create_app
 from services.inference.capture import Stream
 from services.inference.metrics import Metrics
@@ -282,6 +282,27 @@ def test_as_much_as_a_call_takes_is_sent_without_a_wait(firehose, monkeypatch):
     wait_until(lambda: counted(metrics)["delivered"] > 2500, 20)
     stream.close()
     assert counted(metrics) == {"delivered": 2700, "lost": 0}
+
+
+def test_without_a_client_lines_are_counted_until_there_is_one(firehose, monkeypatch):
+    failures = [RuntimeError("no region")] * 4  # when the thread starts, and in three attempts
+
+    def client(service):
+        if failures:
+            raise failures.pop()
+        return aws.client(service)
+
+    monkeypatch.setattr("services.inference.capture.client", client)
+    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 0.05)
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    stream.put(b"a")
+    stream.start()
+    wait_until(lambda: counted(metrics)["lost"], 10)
+    stream.put(b"b")
+    wait_until(lambda: counted(metrics)["delivered"], 10)
+    stream.close()
+    assert counted(metrics) == {"delivered": 1, "lost": 1}
 
 
 def test_a_full_queue_refuses_and_counts(firehose, monkeypatch):
