@@ -125,7 +125,7 @@ def _counts(model: str, environment: str, outputs: Outputs, since: datetime) -> 
 
 
 def _cloudwatch(model: str, outputs: Outputs, since: datetime) -> Counts:
-    """The metrics that the service on Lambda writes; contract/metrics.py names them."""
+    """The metrics that the service writes into its log, wherever it runs; contract/metrics.py names them."""
     import boto3
 
     cloudwatch, namespace = boto3.client("cloudwatch"), outputs.service_settings.metrics_namespace

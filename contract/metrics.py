@@ -170,13 +170,28 @@ def embedded(
         "mlp_request_seconds": [seconds for _, _, seconds in answers],
         "mlp_rows": sum(rows for _, rows, _ in answers),
     }
+    return _document(namespace, model, version, timestamp_ms, values)
+
+
+def embedded_sums(
+    namespace: str, model: str, version: str, timestamp_ms: int, requests: int, errors: int
+) -> dict[str, Any]:
+    """The requests of a while as such a document, and how many of them failed (a status of 500 and above).
+
+    A service that lives on between requests prints one now and then, instead of one for each request.
+    """
+    values = {"mlp_requests": requests, "mlp_errors": errors}
+    return _document(namespace, model, version, timestamp_ms, values)
+
+
+def _document(namespace: str, model: str, version: str, timestamp_ms: int, values: Mapping[str, Any]) -> dict[str, Any]:
     directive = {
         "Namespace": namespace,
         "Dimensions": [list(dimensions) for dimensions in BY_VERSION],
         "Metrics": [{"Name": name, "Unit": _UNITS[name]} for name in values],
     }
     metadata = {"Timestamp": timestamp_ms, "CloudWatchMetrics": [directive]}
-    return {"_aws": metadata, "model": model, "version": version} | values
+    return {"_aws": metadata, "model": model, "version": version, **values}
 
 
 def series() -> Iterator[tuple[str, Metric]]:

@@ -44,8 +44,8 @@ class ServiceSettings(Strict):
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         default=None, description="port of /metrics, if not the one that serves"
     )
-    metrics_namespace: str = Field(
-        default="ml-platform/inference", description="CloudWatch namespace of what Lambda functions count"
+    metrics_namespace: str | None = Field(
+        default=None, description="CloudWatch namespace of what is counted; none: not counted there, except on Lambda"
     )
     access_log: bool = Field(
         default=False, description="a log line for each request, not only for traced and failed ones"

@@ -88,7 +88,9 @@ class Local:
         aws = self.processes.get(AWS)
         if not aws:
             raise PlatformError("the emulated AWS is not running; run `mlp up`")
-        environment = outputs.service | aws_environment(aws, outputs.region)
+        # Nothing makes metrics of a laptop's log; /metrics has them.
+        settings = outputs.service_settings.model_copy(update={"metrics_namespace": None})
+        environment = settings.environment() | aws_environment(aws, outputs.region)
         fingerprint = _fingerprint(environment)
         known = self.processes.get(INFERENCE)
         fits = known and known.fingerprint == fingerprint and port in (None, known.port)

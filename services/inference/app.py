@@ -23,9 +23,11 @@ from services.inference.infer import Call, Inference
 from services.inference.live import Catalogue, Model
 from services.inference.metrics import Metrics
 from services.inference.overload import Gate
+from services.inference.tracing import Answered, Trace, Traced
 
 if TYPE_CHECKING:
     from services.inference.api import Api
+    from services.inference.emf import EmfSums
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Service:
         metrics.in_flight = lambda: self._gate.in_flight
         self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
         self._health = Health(settings, catalogue, metrics)
+        self._sums: EmfSums | None = None
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer a request."""
@@ -77,6 +80,10 @@ class Service:
         feedback = Feedback(self._labels, self.metrics)
         return Api(metadata.version("ml-platform"), self.settings, self.catalogue, self._health, feedback)
 
+    @cached_property
+    def _traced_api(self) -> Traced:
+        return Traced(self.api, self._on_api_answered)
+
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
         return self.api.openapi()
@@ -86,6 +93,8 @@ class Service:
         self.metrics.start()
         if self.settings.metrics_port:
             self._serve_metrics(self.settings.metrics_port)
+        if self.settings.metrics_namespace:
+            self._print_sums(self.settings.metrics_namespace)
         self.start_streams()
         if self.follower:
             self.follower.start()
@@ -119,7 +128,9 @@ class Service:
         return self._gate.in_flight
 
     def stop(self) -> None:
-        """End it; what was captured is sent before."""
+        """End it; what was counted is printed and what was captured is sent before."""
+        if self._sums:
+            self._sums.stop()
         if self.follower:
             self.follower.stop()
         for stream in self.streams.values():
@@ -137,6 +148,13 @@ class Service:
         if self.metrics.worker == 0:
             start_http_server(port, registry=registry_of(self.metrics))
 
+    def _print_sums(self, namespace: str) -> None:
+        """Print what this worker counts for CloudWatch; a Lambda function, which never starts, does so by request."""
+        from services.inference.emf import EmfSums
+
+        self._sums = EmfSums(self.metrics, namespace)
+        self._sums.start()
+
     @cached_property
     def _spans(self) -> Any:
         if not any(os.environ.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "TRACES_")):
@@ -152,29 +170,33 @@ class Service:
         if call.captured and call.version and (capture := self._captures.get(model)):
             trace_id = call.trace.id if call.trace else ""
             capture.add(call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
-        is_traced = call.trace is not None and call.trace.is_sampled
-        if is_traced or call.status >= 500 or self.settings.access_log:
-            self._log(call, model, version)
+        if self._is_logged(call.trace, call.status):
+            of = {"model": model, "version": version, "id": call.id, "rows": call.rows}
+            self._log(Answered(f"infer {model}", "POST", call.path, call.status, call.seconds, call.trace), of)
 
-    def _log(self, call: Call, model: str, version: str) -> None:
-        of = {"model": model, "version": version, "id": call.id, "rows": call.rows}
-        trace = {"trace_id": call.trace.id, "span_id": call.trace.span} if call.trace else {}
-        known = {"path": call.path, "status": call.status, "ms": round(call.seconds * 1000, 3), **of, **trace}
-        logger.log(logging.ERROR if call.status == 500 else logging.INFO, "request", extra=known)
-        if call.trace and call.trace.is_sampled and self._spans:
-            attributes = {
-                "http.request.method": "POST",
-                "http.response.status_code": call.status,
-                "url.path": call.path,
-            }
-            attributes |= {f"mlp.{name}": value for name, value in of.items()}
-            self._spans.record(call.trace, f"infer {model}", call.seconds, attributes)
+    def _on_api_answered(self, answered: Answered) -> None:
+        if self._is_logged(answered.trace, answered.status):
+            self._log(answered, {})
+
+    def _is_logged(self, trace: Trace | None, status: int) -> bool:
+        return (trace is not None and trace.is_sampled) or status >= 500 or self.settings.access_log
+
+    def _log(self, answered: Answered, of: Mapping[str, Any]) -> None:
+        """Write a request down, as a line of the log and, if its caller records the trace, as a span."""
+        name, method, path, status, seconds, trace = answered
+        ids = {"trace_id": trace.id, "span_id": trace.span} if trace else {}
+        known = {"path": path, "status": status, "ms": round(seconds * 1000, 3), **of, **ids}
+        logger.log(logging.ERROR if status == 500 else logging.INFO, "request", extra=known)
+        if trace and trace.is_sampled and self._spans:
+            attributes = {"http.request.method": method, "http.response.status_code": status, "url.path": path}
+            attributes |= {f"mlp.{key}": value for key, value in of.items()}
+            self._spans.record(trace, name, seconds, attributes)
 
     async def _ask_api(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The first one loads it, in a thread: requests to predict do not wait meanwhile.
         if "api" not in self.__dict__:
             await asyncio.to_thread(lambda: self.api)
-        await self.api(scope, receive, send)
+        await self._traced_api(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """The lifespan protocol."""

@@ -21,7 +21,7 @@ from services.inference.live import Catalogue, Headers, Model
 from services.inference.overload import Gate
 from services.inference.protocol import ErrorBody, Output, RequestError
 from services.inference.tensors import Array, encode
-from services.inference.tracing import Trace, read_trace
+from services.inference.tracing import Trace, read_trace, trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -303,10 +303,7 @@ def _refuse(error: RequestError) -> Reply:
 
 def _more_headers(call: Call, is_draining: bool) -> list[tuple[bytes, bytes]]:
     headers = [(b"connection", b"close")] if is_draining else []
-    if call.trace:
-        headers += [(b"traceparent", call.trace.traceparent)]
-        headers += [(b"tracestate", call.headers[b"tracestate"])] if b"tracestate" in call.headers else []
-    return headers
+    return headers + trace_headers(call.trace, call.headers)
 
 
 async def _read_rest(message: Message, headers: Headers, receive: Receive, limit: int) -> bytes:

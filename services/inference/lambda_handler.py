@@ -13,7 +13,7 @@ from services.inference.logs import configure_logs
 configure_logs()
 _metrics = EmfMetrics()
 _app = create_app(metrics=_metrics)
-_metrics.namespace = _app.settings.metrics_namespace
+_metrics.namespace = _app.settings.metrics_namespace or "ml-platform/inference"
 _mangum = Mangum(cast(Any, _app), lifespan="off")  # Mangum's type asks for a coroutine where ASGI asks for an awaitable
 _after_answer: AfterAnswer | None = None
 if _app.streams:

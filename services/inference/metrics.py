@@ -28,6 +28,8 @@ class Tally(Struct):
     buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS) + 1))
     rows: int = 0
     seconds: float = 0.0
+    taken: int = 0
+    """Those of them that `Metrics.take_answered` has given out."""
 
 
 class Snapshot(Struct):
@@ -55,7 +57,9 @@ class Metrics:
         self.worker = worker
         self._file = folder / f"{worker}.json" if folder else None
         before = _read_snapshot(self._file.read_bytes()) if self._file and self._file.exists() else Snapshot()
-        self._tallies = {(*tally.labels[:2], int(tally.labels[2])): tally for tally in before.tallies}
+        self._tallies: dict[tuple[str, str, int], Tally] = {
+            (tally.labels[0], tally.labels[1], int(tally.labels[2])): tally for tally in before.tallies
+        }
         self._counters = {name: dict(values) for name, values in before.counters.items()}
         self._counting = threading.Lock()
         self._shares: dict[str, dict[str, float]] = {}
@@ -77,6 +81,20 @@ class Metrics:
         with self._counting:
             values = self._counters.setdefault(counter, {})
             values[labels] = values.get(labels, 0) + count
+
+    def take_answered(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Requests that this worker has answered since it was last asked, and those that failed, by model and version.
+
+        For one thread alone. A worker that takes the place of a killed one goes on from where that one was.
+        """
+        answered: dict[tuple[str, str], tuple[int, int]] = {}
+        for (model, version, code), tally in list(self._tallies.items()):
+            count = sum(tally.buckets)
+            if new := count - tally.taken:
+                tally.taken = count
+                requests, errors = answered.get((model, version), (0, 0))
+                answered[model, version] = (requests + new, errors + (new if code >= 500 else 0))
+        return answered
 
     def show_shares(self, model: str, shares: Mapping[str, float]) -> None:
         """Show the loaded versions of a model with their shares of the traffic, and no others."""

@@ -90,6 +90,7 @@ def test_up_ends_with_a_prediction(mlp):
         "inference": "running",
     }
     assert {model["name"]: model["versions"] for model in status["models"]} == {name: ["1"] for name in model_names()}
+    assert "MLP_METRICS_NAMESPACE" not in mlp.process("inference").environ()  # a laptop's log makes no metrics
     for page in ("demo", "docs", "metrics"):
         with urllib.request.urlopen(answer[page]) as response:
             assert response.status == 200

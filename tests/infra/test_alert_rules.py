@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from contract.metrics import CLOUDWATCH, EMBEDDED, PROMETHEUS, embedded, namespace
+from contract.metrics import CLOUDWATCH, EMBEDDED, PROMETHEUS, embedded, embedded_sums, namespace
 from contract.paths import ROOT
 from infra.alert_rules import GPU_USD_PER_HOUR, alerts, recordings, rule_file
 from infra.limits import Limits
@@ -41,6 +41,18 @@ def test_embedded_metrics_are_cloudwatchs_format_and_the_tables_metrics():
     assert document["mlp_rows"] == 2
     assert document["_aws"]["Timestamp"] == 1_700_000_000_000
     assert "\n" not in json.dumps(document)
+
+
+def test_sums_are_metrics_of_the_table():
+    document = embedded_sums("mlp/dev/inference", "digits", "3", 1_700_000_000_000, requests=120, errors=2)
+    (directive,) = document["_aws"]["CloudWatchMetrics"]
+    assert directive["Namespace"] == "mlp/dev/inference"
+    for metric in directive["Metrics"]:
+        assert directive["Dimensions"] == [list(names) for names in EMBEDDED["inference"][metric["Name"]]]
+    assert {metric["Name"]: document[metric["Name"]] for metric in directive["Metrics"]} == {
+        "mlp_requests": 120,
+        "mlp_errors": 2,
+    }
 
 
 @pytest.mark.parametrize("count", [0, 101])

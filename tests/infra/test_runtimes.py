@@ -105,6 +105,7 @@ def test_every_runtime_gives_the_service_the_same_settings(build, serving):
             assert settings.models == ("digits",)
             assert settings.capture_stream == "acme-test-predictions-digits"
             assert settings.feedback_stream == "acme-test-feedback-digits"
+            assert settings.metrics_namespace == "acme/test/inference"
             return
     pytest.fail("nothing serves")
 

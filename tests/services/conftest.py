@@ -268,15 +268,20 @@ class Running:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """Start the service as a process, with these variables in its environment, and clean up at the end."""
+    """Start the service as a process, with these variables in its environment, and clean up at the end.
+
+    `before` is code that the process runs first, to change what no setting changes.
+    """
     started = []
 
-    def of(*arguments, environment: dict[str, str]) -> Running:
+    def of(*arguments, environment: dict[str, str], before="") -> Running:
+        main = "from services.inference.__main__ import main; raise SystemExit(main())"
+        service = ["-c", f"{before}; {main}"] if before else ["-m", "services.inference"]
         port = free_port()
         log_file = tmp_path_factory.mktemp("log") / "log"
         with log_file.open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "services.inference", "--port", str(port), *arguments],
+                [sys.executable, *service, "--port", str(port), *arguments],
                 cwd=ROOT,
                 env={name: value for name, value in os.environ.items() if not name.startswith("MLP_")} | environment,
                 stdout=log,
@@ -297,11 +302,11 @@ def run(tmp_path_factory):
 def run_directory(run, tmp_path_factory):
     """The same for one model in a directory, as SageMaker has it: no AWS is asked for anything."""
 
-    def of(model: Linear, *arguments, **environment: str) -> Running:
+    def of(model: Linear, *arguments, before="", **environment: str) -> Running:
         folder = tmp_path_factory.mktemp("model")
         for name, content in model.files().items():
             (folder / name).write_bytes(content)
-        return run(*arguments, environment={"SM_MODEL_DIR": str(folder), **environment}).wait()
+        return run(*arguments, environment={"SM_MODEL_DIR": str(folder), **environment}, before=before).wait()
 
     return of
 
