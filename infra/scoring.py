@@ -18,7 +18,11 @@ SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
 """What EventBridge Scheduler puts the time of a run in the place of, such as 2026-11-21T03:00:00Z."""
 ATTEMPTS = 3
 """Runs of a job. Each goes on with the chunks that the one before it has left in S3."""
-IN_VAIN = ({"on_exit_code": "1"}, {"on_exit_code": "2"}, {"on_reason": "OutOfMemoryError*"})
+IN_VAIN: list[aws.batch.JobDefinitionRetryStrategyEvaluateOnExitArgsDict] = [
+    {"on_exit_code": "1", "action": "EXIT"},
+    {"on_exit_code": "2", "action": "EXIT"},
+    {"on_reason": "OutOfMemoryError*", "action": "EXIT"},
+]
 """Ends that another run would come to as well; after any other one Batch starts the job anew."""
 KEPT_S = 14 * 24 * 3600
 """How long the queue remembers what has failed: the longest that SQS takes."""
@@ -133,10 +137,7 @@ class ScheduledScoring(pulumi.ComponentResource):
             type="container",
             platform_capabilities=["FARGATE"],
             container_properties=pulumi.Output.json_dumps(container),
-            retry_strategy={
-                "attempts": ATTEMPTS,
-                "evaluate_on_exits": [{**end, "action": "EXIT"} for end in IN_VAIN],
-            },
+            retry_strategy={"attempts": ATTEMPTS, "evaluate_on_exits": IN_VAIN},
             timeout={"attempt_duration_seconds": scoring.hours * 3600},
             propagate_tags=True,
             opts=self._child,
