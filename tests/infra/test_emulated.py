@@ -118,6 +118,12 @@ def test_scheduled_scoring_is_created_in_the_emulated_aws_and_a_second_up_change
     assert json.loads(schedule["Target"]["Input"])["JobDefinition"] == job["jobDefinitionArn"]
     second = up(RUNTIMES["lambda"], SCORING, **settings)
     assert set(Counter(step.action for step in second.steps)) == {"same"}
+    up(RUNTIMES["lambda"], SCORING | {"schedule": "rate(1 day)"}, **settings)
+    (schedule,) = boto3.client("scheduler").list_schedules()["Schedules"]
+    assert boto3.client("scheduler").get_schedule(Name=schedule["Name"])["ScheduleExpression"] == "rate(1 day)"
+    up(RUNTIMES["lambda"], **settings)
+    assert boto3.client("scheduler").list_schedules()["Schedules"] == []
+    assert boto3.client("batch").describe_job_queues()["jobQueues"] == []
 
 
 def test_the_hash_key_derives_the_same_secret_for_everybody_who_may(up):
