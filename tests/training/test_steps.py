@@ -18,7 +18,9 @@ from packaging.requirements import Requirement
 from contract.errors import PlatformError
 from contract.manifest import load_manifest, model_names
 from contract.paths import ROOT
+from contract.scoring import Scoring
 from training import steps
+from training.register import fingerprint
 from training.steps import STEPS, Step, is_current, run_step
 
 DOCKERFILE = (ROOT / "training" / "Dockerfile").read_text()
@@ -217,3 +219,17 @@ def test_the_image_is_not_run_by_root():
     stages = DOCKERFILE.split("FROM ")
     assert len(stages) == 3
     assert re.search(r"^USER (?!root)\w+$", stages[-1], re.MULTILINE)
+
+
+def test_a_schedule_for_scoring_makes_no_new_version(context, manifest):
+    here = context(manifest)
+    run_step("ingest", here)
+    named = {
+        fingerprint(steps.Context(manifest.model_copy(update=change), here.outputs, here.work, print))
+        for change in ({}, {"scoring": Scoring(schedule="rate(1 day)", input="in.csv")})
+    }
+    assert len(named) == 1
+    assert (
+        fingerprint(steps.Context(manifest.model_copy(update={"limits": ()}), here.outputs, here.work, print))
+        not in named
+    )
