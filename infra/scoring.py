@@ -7,7 +7,6 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from contract.manifest import Manifest
 from contract.scoring import SCORES, Scoring
 from infra.access import open_to_aws, security_group
 from infra.foundation import Foundation, objects
@@ -32,8 +31,8 @@ KEPT_S = 14 * 24 * 3600
 class ScheduledScoringArgs:
     """What is scored, by which image, and who is told of a failure."""
 
-    models: Mapping[str, Manifest]
-    """Those with a section `scoring`, by name."""
+    models: Mapping[str, Scoring]
+    """The sections `scoring`, by the names of the models that have one: at least one."""
     image: pulumi.Output[str] | None
     """The training image, by its digest."""
     outputs: Mapping[str, Any]
@@ -57,12 +56,12 @@ class ScheduledScoring(pulumi.ComponentResource):
         super().__init__("ml-platform:infra:ScheduledScoring", name, None, opts)
         self._on, self._args, self._called = foundation, args, foundation.naming("scoring")
         self._child = pulumi.ResourceOptions(parent=self)
-        if args.models and args.image is None:
+        if args.image is None:
             pulumi.log.warn(
                 f"{', '.join(args.models)}: nothing is scored on a schedule until ml-platform:training.image_digest is "
                 f"set in Pulumi.{foundation.naming.environment}.yaml"
             )
-        elif args.models:
+        else:
             self._logs = foundation.log_group("scoring", self._child)
             self._start = foundation.role(
                 "scoring",
@@ -72,13 +71,12 @@ class ScheduledScoring(pulumi.ComponentResource):
             )
             self._queue = self._job_queue()
             self._failed = self._failures()
-            for model, manifest in args.models.items():
-                assert manifest.scoring, "only such models are given"
-                self._schedule(model, manifest.scoring, self._job(model, manifest.scoring))
+            for model, scoring in args.models.items():
+                self._schedule(model, scoring, self._job(model, scoring))
         self.register_outputs({"models": list(args.models)})
 
     def _job_queue(self) -> aws.batch.JobQueue:
-        """A queue on Fargate with room for one job of each model; a run that takes too long makes its next one wait."""
+        """A queue on Fargate with room for one job of each model; one that takes too long makes the next wait."""
         group = security_group("scoring", "Scheduled batch inference: AWS over HTTPS", self._on, self._child)
         open_to_aws("scoring-to-aws", group, self._on, self._child)
         environment = aws.batch.ComputeEnvironment(
@@ -87,7 +85,7 @@ class ScheduledScoring(pulumi.ComponentResource):
             state="ENABLED",
             compute_resources={
                 "type": "FARGATE",
-                "max_vcpus": sum(manifest.scoring.vcpus for manifest in self._args.models.values() if manifest.scoring),
+                "max_vcpus": sum(scoring.vcpus for scoring in self._args.models.values()),
                 "subnets": self._on.network.private_subnet_ids,
                 "security_group_ids": [group.id],
             },
@@ -104,7 +102,9 @@ class ScheduledScoring(pulumi.ComponentResource):
 
     def _job(self, model: str, scoring: Scoring) -> aws.batch.JobDefinition:
         curated = self._on.storage.buckets["curated"]
-        role = self._on.role(f"scoring-{model}", "ecs-tasks.amazonaws.com", self._statements(model), self._child)
+        role = self._on.role(
+            f"scoring-{model}", "ecs-tasks.amazonaws.com", self._statements(model, scoring), self._child
+        )
         needs = {"VCPU": scoring.vcpus, "MEMORY": 1024 * scoring.memory_gib}
         told = {"AWS_DEFAULT_REGION": self._on.region, "MLP_OUTPUTS": self._outputs(model)}
         container: dict[str, Any] = {
@@ -148,11 +148,10 @@ class ScheduledScoring(pulumi.ComponentResource):
         models = {model: self._args.outputs["models"][model]}
         return pulumi.Output.json_dumps({**self._args.outputs, "models": models, "images": {}, "service": {}})
 
-    def _statements(self, model: str) -> list[dict[str, Any]]:
+    def _statements(self, model: str, scoring: Scoring) -> list[dict[str, Any]]:
         """What a model's job may do: read its version and its input, and write, go on with and tidy up its output."""
-        buckets, scoring = self._on.storage.buckets, self._args.models[model].scoring
-        assert scoring, "only such models are given"
-        curated, own = buckets["curated"], f"{SCORES}/{model}/"
+        buckets, own = self._on.storage.buckets, f"{SCORES}/{model}/"
+        curated = buckets["curated"]
         return [
             allow(["ssm:GetParameter"], self._on.arn("ssm", f"parameter{self._on.naming.path(f'models/{model}')}")),
             allow(

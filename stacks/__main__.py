@@ -133,7 +133,7 @@ outputs = {
     },
     "service": inference.service_settings(*models).environment(),
 }
-if scored := {name: manifest for name, manifest in models.items() if manifest.scoring}:
+if scored := {name: manifest.scoring for name, manifest in models.items() if manifest.scoring}:
     jobs = ScheduledScoringArgs(scored, training.image, outputs, notifications.topic_arn)
     ScheduledScoring("scoring", jobs, foundation)
 for field, value in outputs.items():
