@@ -102,7 +102,7 @@ def _opening(prices: "Prices", load: "Load") -> list[str]:
         f"{prices.date} in {prices.region} (`infra/prices.yaml`, entered by hand), in US dollars, without tax, free",
         "tier or discounts. Idle is an environment in which nothing is asked and nothing is trained. The load is",
         f"{asked}, {load.stored_gb} GB in the lake and {load.nat_gb} GB out of the private subnets.",
-        "Training costs by the hour, on top.",
+        "Training and scheduled scoring cost by the hour, on top.",
         "",
     ]
 

@@ -11,6 +11,7 @@ from contract.data import Data, Purpose, Split
 from contract.errors import PlatformError
 from contract.gates import BY_TASK, COMMON, LABELLED, Behaviour, Gate, Slice, Task
 from contract.paths import MODELS
+from contract.scoring import Scoring
 from contract.service import Sensitive
 from contract.serving import LambdaServing, Serving
 from contract.strict import Strict, parse, read_yaml
@@ -38,6 +39,7 @@ class Manifest(Strict):
     behaviour: dict[Annotated[str, StringConstraints(pattern=r"^[a-z]\w{0,60}$")], Behaviour] = {}
     limits: tuple[str, ...] = Field(default=(), description="what the model is not for, for its card")
     serving: Serving = LambdaServing()
+    scoring: Scoring | None = None
 
     @model_validator(mode="after")
     def _sensitive_features_exist(self) -> Self:

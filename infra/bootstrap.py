@@ -347,6 +347,7 @@ _LOOK = [
     "s3:GetReplicationConfiguration",
     "sagemaker:Describe*",
     "sagemaker:ListTags",
+    "scheduler:GetSchedule",
     "secretsmanager:DescribeSecret",
     "secretsmanager:GetResourcePolicy",
     "servicequotas:GetAWSDefaultServiceQuota",
@@ -391,6 +392,7 @@ _REGIONAL = [
     "logs",
     "rds",
     "sagemaker",
+    "scheduler",
     "secretsmanager",
     "sns",
     "sqs",
@@ -428,6 +430,7 @@ _ROLE_USERS = [
     "monitoring.rds",
     "pods.eks",
     "sagemaker",
+    "scheduler",
     "states",
     "vpc-flow-logs",
 ]

@@ -15,6 +15,8 @@ RESERVED_ADDRESSES = 5
 """Of each subnet, by AWS."""
 REACHED = {"ecr", "firehose", "logs", "ssm"}
 """The endpoints by which a service in the private subnets gets its image and versions, and writes logs and captures."""
+SCORED = {"ecr", "logs", "ssm"}
+"""Those by which a scoring job gets its image and version, and writes logs; what it reads and writes is in S3."""
 SHARE = 4
 """One in so many of the private addresses may be tasks: the rest is for training, endpoints and growth."""
 
@@ -25,7 +27,7 @@ def check(settings: Settings, models: Mapping[str, Manifest]) -> None:
     Raises:
         PlatformError: naming the file, the key and what is allowed, for each mistake.
     """
-    checks = (_of_inference, _of_sizes, _of_metrics, _of_addresses, _of_teams)
+    checks = (_of_inference, _of_sizes, _of_metrics, _of_addresses, _of_teams, _of_scoring)
     if mistakes := [mistake for each in checks for mistake in each(settings, models)]:
         raise PlatformError("\n".join(mistakes))
 
@@ -124,4 +126,19 @@ def _of_teams(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[st
                 f"Pulumi.{settings.environment}.yaml: ml-platform:{section}.teams: there is no quota for the team "
                 f"{manifest.compute.team!r} of training/models/{name}/model.yaml (compute.team); there are "
                 f"{', '.join(sorted(limits.teams))}"
+            )
+
+
+def _of_scoring(settings: Settings, models: Mapping[str, Manifest]) -> Iterator[str]:
+    """Scheduled batch inference runs on Fargate, in the private subnets."""
+    for name, scoring in ((name, manifest.scoring) for name, manifest in models.items()):
+        if scoring is None:
+            continue
+        file = f"training/models/{name}/model.yaml: scoring"
+        if mistake := fargate_mistake(1024 * scoring.vcpus, 1024 * scoring.memory_gib):
+            yield f"{file}: vcpus {scoring.vcpus} (1024 CPU units each) with memory_gib {scoring.memory_gib}: {mistake}"
+        if settings.training.image_digest and (missing := _missing(settings, SCORED)):
+            yield (
+                f"{file} needs a way to AWS from the private subnets: set nat, or add to endpoints "
+                f"{', '.join(missing)}, in Pulumi.{settings.environment}.yaml: ml-platform:network"
             )

@@ -359,6 +359,8 @@ FREE = frozenset(
         "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
         "aws:s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
         "aws:s3/bucketVersioning:BucketVersioning",
+        # Fourteen million runs a month are free; each pays for what its job takes, as training does.
+        "aws:scheduler/schedule:Schedule",
         "aws:sagemaker/endpoint:Endpoint",
         "aws:sagemaker/model:Model",
         "aws:sagemaker/modelPackageGroup:ModelPackageGroup",

@@ -20,6 +20,7 @@ from infra.network import Network, NetworkArgs
 from infra.notifications import Notifications, NotificationsArgs
 from infra.observability import Observability, ObservabilityArgs
 from infra.registry import Registry, RegistryArgs
+from infra.scoring import ScheduledScoring, ScheduledScoringArgs
 from infra.settings import load
 from infra.storage import Storage, StorageArgs
 from infra.tracking import Tracking, TrackingArgs
@@ -114,16 +115,15 @@ inference = Inference(
 )
 
 # These are the fields of contract.outputs.Outputs: what the pipeline, the service and the command line may know.
-pulumi.export("environment", settings.environment)
-pulumi.export("region", settings.region)
-pulumi.export("buckets", {what: bucket.bucket for what, bucket in storage.buckets.items()})
-pulumi.export("key_arn", storage.key_arn)
-pulumi.export("training_role", identity.training.arn)
-pulumi.export("tracking_uri", tracking.uri if tracking else "")
-pulumi.export("images", {image: repository.repository_url for image, repository in registry.repositories.items()})
-pulumi.export(
-    "models",
-    {
+outputs = {
+    "environment": settings.environment,
+    "region": settings.region,
+    "buckets": {what: bucket.bucket for what, bucket in storage.buckets.items()},
+    "key_arn": storage.key_arn,
+    "training_role": identity.training.arn,
+    "tracking_uri": tracking.uri if tracking else "",
+    "images": {image: repository.repository_url for image, repository in registry.repositories.items()},
+    "models": {
         name: {
             "package_group": registry.model_package_groups[name].model_package_group_name,
             "live_parameter": inference.live_parameters[name],
@@ -131,6 +131,11 @@ pulumi.export(
         }
         for name in models
     },
-)
+    "service": inference.service_settings(*models).environment(),
+}
+if scored := {name: manifest.scoring for name, manifest in models.items() if manifest.scoring}:
+    jobs = ScheduledScoringArgs(scored, training.image, outputs, notifications.topic_arn)
+    ScheduledScoring("scoring", jobs, foundation)
+for field, value in outputs.items():
+    pulumi.export(field, value)
 pulumi.export("training", training.outputs(batch.outputs() if batch else None, compute.outputs() if compute else None))
-pulumi.export("service", inference.service_settings(*models).environment())

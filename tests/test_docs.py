@@ -7,8 +7,10 @@ import yaml
 
 from contract.manifest import load_manifest
 from contract.paths import ROOT
+from contract.scoring import Scoring
 from contract.training import Compute
 from infra.settings.training import TrainingSettings
+from infra.sizes import fargate_mistake
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -47,6 +49,12 @@ def test_the_settings_of_serving_are_ones():
         "ecs",
         "sagemaker",
     }
+
+
+def test_the_settings_of_scheduled_scoring_are_ones():
+    (text,) = blocks("rollout.md", "yaml")
+    scoring = Scoring.model_validate(yaml.safe_load(text)["scoring"])
+    assert fargate_mistake(1024 * scoring.vcpus, 1024 * scoring.memory_gib) is None
 
 
 def test_the_image_for_gpus_has_the_services_version_of_onnx_runtime():

@@ -1,4 +1,4 @@
-"""The container's entry point: one step of one model's pipeline.
+"""What a container runs, once training/launch.py has brought its work folder: one step of one model's pipeline.
 
     python -m training ingest digits
 

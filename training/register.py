@@ -59,7 +59,7 @@ def registered(context: Context) -> ModelVersion | None:
 
 def fingerprint(context: Context) -> str:
     """Name what a version is made from: the data, the settings and the code."""
-    settings = context.manifest.model_dump_json(exclude={"serving", "tune"})
+    settings = context.manifest.model_dump_json(exclude={"scoring", "serving", "tune"})
     served = json.dumps([context.manifest.sensitive_columns, context.manifest.serving.browser])  # in the artifact, too
     parts = (ingested(context).id, settings, served, code(context.manifest.name))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:32]

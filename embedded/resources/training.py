@@ -1,4 +1,4 @@
-"""What training jobs run on: AWS Batch."""
+"""What training and scoring jobs run on, AWS Batch, and the schedules that start them."""
 
 import json
 from typing import Any
@@ -56,5 +56,12 @@ ROWS: dict[str, Row] = {
         delete=Call("DeregisterJobDefinition", parameters={"jobDefinition": "{id}"}),
         prepare=_documents("containerProperties", "nodeProperties"),
         outputs={"arn": "{jobDefinitionArn}"},
+    ),
+    "aws:scheduler/schedule:Schedule": Row(
+        "scheduler",
+        Call("CreateSchedule"),
+        id="{name}",
+        delete=Call("DeleteSchedule", parameters={"Name": "{id}"}),
+        outputs={"arn": "{scheduleArn}"},
     ),
 }

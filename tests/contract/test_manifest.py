@@ -9,6 +9,8 @@ from contract.gates import Gate
 from contract.manifest import load_manifest, model_names
 from contract.paths import MODELS
 
+SCORING = {"schedule": "cron(0 3 * * ? *)", "input": "incoming/digits.parquet"}
+
 
 @pytest.mark.parametrize("name", model_names())
 def test_shipped_manifests_are_valid(name):
@@ -67,6 +69,20 @@ def changed(tmp_path, monkeypatch):
         ({"compute": {"gpu": 1}}, "compute: unknown key 'gpu'; did you mean 'gpus'? allowed: gpus, hours, instances"),
         ({"compute": {"gpus": 9}}, "compute.gpus: input should be less than or equal to 8, but it is 9"),
         ({"compute": {"team": "a-b"}}, "compute.team: string should match pattern"),
+        ({"scoring": {}}, "scoring.schedule: this key is missing"),
+        ({"scoring": SCORING | {"shedule": 1}}, "scoring: unknown key 'shedule'; did you mean 'schedule'? allowed:"),
+        (
+            {"scoring": SCORING | {"schedule": "0 3 * * *"}},
+            "scoring.schedule: a schedule is cron(0 3 * * ? *), in UTC, or rate(1 hour), rate(2 days), but it is "
+            "'0 3 * * *'",
+        ),
+        ({"scoring": SCORING | {"input": "digits.txt"}}, "scoring.input: the input is the key of a .csv or .parquet"),
+        ({"scoring": SCORING | {"input": "a/*.csv"}}, "of letters, digits and . _ - = /, but it is 'a/*.csv'"),
+        ({"scoring": SCORING | {"input": "s3://bucket/in.csv"}}, "in the curated bucket, such as incoming/digits."),
+        ({"scoring": SCORING | {"input": "../in.csv"}}, "scoring.input: the input is the key"),
+        ({"scoring": SCORING | {"input": "scores/in.csv"}}, "scores/ is where the answers go; put the input elsewhere"),
+        ({"scoring": SCORING | {"hours": 0}}, "scoring.hours: input should be greater than or equal to 1"),
+        ({"scoring": SCORING | {"vcpus": 32}}, "scoring.vcpus: input should be less than or equal to 16"),
         ({"name": "other"}, "name is 'other', but the folder is 'digits'"),
     ],
 )

@@ -131,6 +131,8 @@ class KnownIds:
             "aws:ec2/securityGroup:SecurityGroup": f"arn:aws:ec2:{place}:security-group/{resource.name}",
             "aws:ec2/subnet:Subnet": f"arn:aws:ec2:{place}:subnet/{resource.name}",
             "aws:cloudwatch/logGroup:LogGroup": f"arn:aws:logs:{place}:log-group:{resource.inputs.get('name')}",
+            "aws:batch/jobQueue:JobQueue": f"arn:aws:batch:{place}:job-queue/{resource.name}",
+            "aws:batch/jobDefinition:JobDefinition": f"arn:aws:batch:{place}:job-definition/{resource.name}:1",
         }
         computed = {
             "arn": arns.get(resource.type, f"arn:aws:test:eu-west-1:123456789012:{resource.name}"),
@@ -168,9 +170,10 @@ def _build(
     region: str = "eu-west-1",
     serving: dict[str, Any] | None = None,
     gates: dict[str, Any] | None = None,
+    scoring: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Deployment:
-    """Run the program with changed settings, and with digits on another runtime or with other gates if it is told so.
+    """Run the program with changed settings, and with digits alone and other sections of its manifest if it is told so.
 
     The same settings are run once, and nobody changes what comes of them.
     """
@@ -181,11 +184,12 @@ def _build(
         f"ml-platform:{name}": json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.items()
     }
-    key = json.dumps([environment, known, region, serving, gates, config])
+    sections = {"serving": serving, "gates": gates, "scoring": scoring}
+    key = json.dumps([environment, known, region, sections, config])
     if key not in _built:
 
         def program() -> None:
-            with models_served_on(serving, gates):
+            with digits_with({name: section for name, section in sections.items() if section}):
                 runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
 
         _built[key] = run(
@@ -200,16 +204,16 @@ def _build(
 
 
 @contextmanager
-def models_served_on(serving: dict[str, Any] | None, gates: dict[str, Any] | None = None) -> Iterator[None]:
-    """Let the model folder hold digits alone, with another section `serving`, and `gates` if they are given."""
-    if serving is None:
+def digits_with(sections: dict[str, Any]) -> Iterator[None]:
+    """Let the model folder hold digits alone, with these sections in its manifest; without any, as it is."""
+    if not sections:
         yield
         return
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         given = yaml.safe_load((MODELS / "digits" / "model.yaml").read_text())
         model = Path(folder, "digits", "model.yaml")
         model.parent.mkdir()
-        model.write_text(yaml.safe_dump(given | {"serving": serving, "gates": gates or given["gates"]}))
+        model.write_text(yaml.safe_dump(given | sections))
         patch.setattr("contract.manifest.MODELS", Path(folder))
         load_manifest.cache_clear()
         try:

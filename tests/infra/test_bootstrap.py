@@ -22,6 +22,7 @@ from tests.conftest import REGION
 from tests.infra.conftest import ON_EKS, KnownIds, _build, as_list, statements
 from tests.infra.test_policies import actions as known_actions
 from tests.infra.test_policies import applies
+from tests.infra.test_scoring import SCORING
 
 FOLDER = ROOT / "stacks" / "bootstrap"
 CONFIG = {
@@ -305,15 +306,15 @@ def test_the_deploy_role_may_make_what_the_environments_are_made_of(deployment, 
 
 def test_the_deploy_role_may_make_a_cluster_and_give_its_parts_their_roles(deployment):
     policy = policy_of(deployment, "deploy")
-    assert {"eks:*", "fsx:*", "sqs:*", "events:*"} <= actions(policy)
+    assert {"eks:*", "fsx:*", "sqs:*", "events:*", "scheduler:*"} <= actions(policy)
     (passed,) = [statement for statement in policy if statement.get("Sid") == "PassRoles"]
     trusts = [
         trust
-        for role in _build("prod", "ids", **ON_EKS).of_type("aws:iam/role:Role")
+        for role in _build("prod", "ids", scoring=SCORING, **ON_EKS).of_type("aws:iam/role:Role")
         for trust in statements(role.inputs["assumeRolePolicy"])
     ]
     services = {service for trust in trusts for service in as_list(trust["Principal"]["Service"])}
-    assert {"eks.amazonaws.com", "pods.eks.amazonaws.com"} <= services
+    assert {"eks.amazonaws.com", "pods.eks.amazonaws.com", "scheduler.amazonaws.com"} <= services
     assert services <= set(passed["Condition"]["StringEquals"]["iam:PassedToService"])
 
 

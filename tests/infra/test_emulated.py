@@ -12,8 +12,9 @@ from contract.paths import ROOT
 from embedded.aws import EmulatedAws
 from embedded.monitor import run
 from embedded.state import State
-from tests.infra.conftest import MLFLOW_ON_ECS, SETTINGS, models_served_on
+from tests.infra.conftest import DIGEST, MLFLOW_ON_ECS, SETTINGS, digits_with
 from tests.infra.test_runtimes import INFERENCE, RUNTIMES
+from tests.infra.test_scoring import SCORING
 
 ALWAYS = {"aws:cloudwatch/compositeAlarm:CompositeAlarm"}
 LACKING = {
@@ -27,7 +28,8 @@ LACKING = {
 
 @pytest.fixture
 def up(emulated_aws, tmp_path):
-    def run_it(serving, **changes):
+    def run_it(serving, scoring=None, **changes):
+        sections = {"serving": serving} | ({"scoring": scoring} if scoring else {})
         state = State.load(tmp_path / "state.json", emulated_aws.identity)
         provider = EmulatedAws(emulated_aws.url, "eu-west-1", state)
         settings = SETTINGS | changes
@@ -37,7 +39,7 @@ def up(emulated_aws, tmp_path):
         }
 
         def program():
-            with models_served_on(serving):
+            with digits_with(sections):
                 runpy.run_path(str(ROOT / "stacks" / "__main__.py"), run_name="__main__")
 
         deployment = run(
@@ -99,6 +101,29 @@ def test_the_service_the_balancer_and_the_alarms_are_there_as_asked_for(up, cert
     assert subscription["Endpoint"] == "a@example.com"
     streams = boto3.client("firehose").list_delivery_streams()["DeliveryStreamNames"]
     assert set(streams) == {"acme-test-predictions-digits", "acme-test-feedback-digits"}
+
+
+def test_scheduled_scoring_is_created_in_the_emulated_aws_and_a_second_up_changes_nothing(up):
+    settings = {
+        "network": SETTINGS["network"] | {"nat": "single"},
+        "training": {"backend": "sagemaker", "image_digest": DIGEST},
+    }
+    first = up(RUNTIMES["lambda"], SCORING, **settings)
+    recorded = {step.type for step in first.steps if step.note == "recorded only"}
+    assert recorded == ALWAYS | LACKING["lambda"]
+    schedule = boto3.client("scheduler").get_schedule(Name="acme-test-scoring-digits")
+    (job,) = boto3.client("batch").describe_job_definitions(jobDefinitionName="acme-test-scoring-digits")[
+        "jobDefinitions"
+    ]
+    assert json.loads(schedule["Target"]["Input"])["JobDefinition"] == job["jobDefinitionArn"]
+    second = up(RUNTIMES["lambda"], SCORING, **settings)
+    assert set(Counter(step.action for step in second.steps)) == {"same"}
+    up(RUNTIMES["lambda"], SCORING | {"schedule": "rate(1 day)"}, **settings)
+    (schedule,) = boto3.client("scheduler").list_schedules()["Schedules"]
+    assert boto3.client("scheduler").get_schedule(Name=schedule["Name"])["ScheduleExpression"] == "rate(1 day)"
+    up(RUNTIMES["lambda"], **settings)
+    assert boto3.client("scheduler").list_schedules()["Schedules"] == []
+    assert boto3.client("batch").describe_job_queues()["jobQueues"] == []
 
 
 def test_the_hash_key_derives_the_same_secret_for_everybody_who_may(up):

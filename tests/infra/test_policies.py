@@ -10,6 +10,7 @@ from policy_sentry.querying.actions import get_action_data, get_actions_for_serv
 from embedded.monitor import Resource
 from tests.infra.conftest import EVERYTHING_ON, MLFLOW_ON_ECS, ON_EKS, as_list
 from tests.infra.test_runtimes import INFERENCE, RUNTIMES
+from tests.infra.test_scoring import SCORING
 
 SERVED = INFERENCE | {"architecture": "x86_64"}
 HASHED = {"runtime": "lambda", "sensitive": {"pixels": "hash"}}
@@ -28,7 +29,7 @@ def documents(build) -> dict[str, dict]:
     ]
     return {
         f"{resource.type} {resource.name} {name}": json.loads(resource.inputs[name])
-        for deployment in (*served, build("prod", **ON_EKS))
+        for deployment in (*served, build("prod", scoring=SCORING, **EVERYTHING_ON), build("prod", **ON_EKS))
         for resource in deployment.resources.values()
         for name in policy_properties(resource)
     }

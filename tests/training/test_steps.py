@@ -7,16 +7,20 @@ import shutil
 import subprocess
 import sys
 import types
+import venv
 from importlib import metadata
 from pathlib import Path
 
+import boto3
 import pytest
 from packaging.requirements import Requirement
 
 from contract.errors import PlatformError
 from contract.manifest import load_manifest, model_names
 from contract.paths import ROOT
+from contract.scoring import Scoring
 from training import steps
+from training.register import fingerprint
 from training.steps import STEPS, Step, is_current, run_step
 
 DOCKERFILE = (ROOT / "training" / "Dockerfile").read_text()
@@ -142,12 +146,13 @@ def container(image, packages, tmp_path):
     """Runs the image's entry point with the files and the packages that it holds, and nothing else that is here."""
     python, *command = json.loads(re.search(r"^ENTRYPOINT (.*)$", DOCKERFILE, re.MULTILINE)[1])
     assert python == "python"
+    venv.create(tmp_path / "bare", symlinks=True)  # whose Python, and what it starts in turn, knows no package
 
     def run(*arguments, **environment):
         known = {name: value for name, value in os.environ.items() if not name.startswith(("MLP_", "SM_"))}
         known |= {"PYTHONPATH": f"{image}:{packages}", "MLP_WORK": str(tmp_path / "work"), **environment}
         done = subprocess.run(
-            [sys.executable, "-S", *command, *arguments],
+            [tmp_path / "bare" / "bin" / "python", *command, *arguments],
             cwd=image,
             env=known,
             capture_output=True,
@@ -174,6 +179,18 @@ def test_the_image_runs_steps_and_hands_their_results_on(container, outputs, tmp
     assert error.startswith("error: split needs the results of explore")
 
 
+def test_the_image_as_batch_starts_it_works_on_a_folder_in_s3(container, outputs):
+    """Batch cannot replace an image's entry point, as the other backends do."""
+    s3, bucket = boto3.client("s3"), outputs.buckets.artifacts
+    s3.put_object(Bucket=bucket, Key="_work/diabetes/outputs.json", Body=outputs.model_dump_json().encode())
+    work = f"s3://{bucket}/_work/diabetes"
+    code, said, error = container("ingest", "diabetes", MLP_WORK=work, MLP_OUTPUTS=f"{work}/outputs.json")
+    assert (code, error) == (0, "")
+    assert "ingest: snapshot " in said
+    left = s3.list_objects_v2(Bucket=bucket, Prefix="_work/diabetes/diabetes/")["Contents"]
+    assert any("/ingest/" in item["Key"] for item in left)
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "said"),
     [
@@ -183,6 +200,7 @@ def test_the_image_runs_steps_and_hands_their_results_on(container, outputs, tmp
         (["ingest", "digits"], {"MLP_OUTPUTS": "{}"}, 1, "error: MLP_OUTPUTS does not hold the stack's outputs"),
         (["ingest", "digits"], {"MLP_OUTPUTS": "/none.json"}, 1, "error: /none.json does not exist"),
         (["ingest", "digit"], {}, 1, "error: unknown model 'digit'"),
+        (["score", "digits"], {}, 2, "the following arguments are required: --input, --output"),
     ],
 )
 def test_a_container_that_is_started_wrongly_says_how(container, arguments, environment, code, said):
@@ -201,3 +219,17 @@ def test_the_image_is_not_run_by_root():
     stages = DOCKERFILE.split("FROM ")
     assert len(stages) == 3
     assert re.search(r"^USER (?!root)\w+$", stages[-1], re.MULTILINE)
+
+
+def test_a_schedule_for_scoring_makes_no_new_version(context, manifest):
+    here = context(manifest)
+    run_step("ingest", here)
+    named = {
+        fingerprint(steps.Context(manifest.model_copy(update=change), here.outputs, here.work, print))
+        for change in ({}, {"scoring": Scoring(schedule="rate(1 day)", input="in.csv")})
+    }
+    assert len(named) == 1
+    assert (
+        fingerprint(steps.Context(manifest.model_copy(update={"limits": ()}), here.outputs, here.work, print))
+        not in named
+    )
