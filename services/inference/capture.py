@@ -34,7 +34,7 @@ _MAX_PENDING_BYTES = 32 * 2**20
 # make requests wait for the interpreter.
 _RECORD_BYTES = 48 * 1024
 _MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record; only a single line can be longer than the above
-_MAX_BATCH_BYTES = 2500 * 1024  # Firehose takes 4 MiB; fewer calls disturb requests less, but hold more memory
+_MAX_BATCH_BYTES = 1500 * 1024  # Firehose takes 4 MiB; fewer calls disturb requests less, but hold more memory
 _MAX_BATCH_RECORDS = 500  # Firehose's limit
 _ATTEMPTS = 3
 _CLOSE_S = 5.0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from contract.capture import FEEDBACK_COLUMNS, PREDICTION_COLUMNS
-from services.inference import aws, hashes
+from services.inference import aws, capture, hashes
 from services.inference.app import create_app
 from services.inference.capture import Stream
 from services.inference.metrics import Metrics
@@ -277,11 +277,12 @@ def test_as_much_as_a_call_takes_is_sent_without_a_wait(firehose, monkeypatch):
     metrics = Metrics()
     stream = Stream("s", metrics)
     stream.start()
-    for _ in range(2700):
+    lines = capture._MAX_BATCH_BYTES // 1000 + 100
+    for _ in range(lines):
         stream.put(b"x" * 1000)
-    wait_until(lambda: counted(metrics)["delivered"] > 2500, 20)
+    wait_until(lambda: counted(metrics)["delivered"] > lines - 200, 20)
     stream.close()
-    assert counted(metrics) == {"delivered": 2700, "lost": 0}
+    assert counted(metrics) == {"delivered": lines, "lost": 0}
 
 
 def test_without_a_client_lines_are_counted_until_there_is_one(firehose, monkeypatch):
