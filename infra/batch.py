@@ -8,7 +8,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.foundation import Foundation
+from infra.foundation import Foundation, awslogs
 from infra.identity import training_access
 from infra.idle import idle_gpu_alarm
 from infra.policies import allow
@@ -228,14 +228,7 @@ class Batch(pulumi.ComponentResource):
             "jobRoleArn": role.arn,
             "resourceRequirements": [{"type": "VCPU", "value": "1"}, {"type": "MEMORY", "value": "2048"}],
             "linuxParameters": {"sharedMemorySize": SHARED_MEMORY_MIB},
-            "logConfiguration": {
-                "logDriver": "awslogs",
-                "options": {
-                    "awslogs-group": self._logs.name,
-                    "awslogs-region": self._on.region,
-                    "awslogs-stream-prefix": "job",
-                },
-            },
+            "logConfiguration": awslogs(self._logs.name, self._on.region, "job"),
         }
         nodes = {
             "numNodes": 2,

@@ -6,6 +6,7 @@ import pulumi
 import yaml
 
 from contract.metrics import JOBS, SCRAPE_SECONDS
+from infra.foundation import awslogs
 
 # AWS Distro for OpenTelemetry; releases: github.com/aws-observability/aws-otel-collector.
 COLLECTOR_IMAGE = (
@@ -46,10 +47,7 @@ def sidecar(
         "linuxParameters": {"initProcessEnabled": False, "capabilities": {"drop": ["ALL"]}},
         "environment": [{"name": "AOT_CONFIG_CONTENT", "value": configuration}],
         "healthCheck": {"command": ["CMD", "/healthcheck"], "interval": 30, "timeout": 5, "retries": 3},
-        "logConfiguration": {
-            "logDriver": "awslogs",
-            "options": {"awslogs-group": log_group, "awslogs-region": region, "awslogs-stream-prefix": "collector"},
-        },
+        "logConfiguration": awslogs(log_group, region, "collector"),
     }
 
 

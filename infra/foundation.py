@@ -108,3 +108,9 @@ class Foundation:
 def objects(bucket: aws.s3.Bucket, prefix: str = "") -> pulumi.Output[str]:
     """The ARN of all objects of a bucket, or of those below a prefix such as `mlflow/`."""
     return pulumi.Output.concat(bucket.arn, f"/{prefix}*")
+
+
+def awslogs(group: pulumi.Input[str], region: str, stream: str) -> dict[str, Any]:
+    """The `logConfiguration` of a container on ECS or Batch: a log group, and what its streams' names begin with."""
+    options = {"awslogs-group": group, "awslogs-region": region, "awslogs-stream-prefix": stream}
+    return {"logDriver": "awslogs", "options": options}

@@ -7,7 +7,7 @@ import pulumi_aws as aws
 
 from infra.access import HTTPS, https_listener, internal_balancer, open_to_aws, open_way, security_group
 from infra.database import Database
-from infra.foundation import Foundation, objects
+from infra.foundation import Foundation, awslogs, objects
 from infra.policies import allow
 from infra.settings.data import MlflowOnEcs
 from infra.settings.inference import Domain
@@ -204,12 +204,5 @@ class Mlflow(pulumi.ComponentResource):
             "mountPoints": [{"sourceVolume": TMP, "containerPath": f"/{TMP}"}],
             "environment": [{"name": key, "value": value} for key, value in environment.items()],
             "healthCheck": {"command": ["CMD", "python", "-c", health], "startPeriod": 120},
-            "logConfiguration": {
-                "logDriver": "awslogs",
-                "options": {
-                    "awslogs-group": log_group,
-                    "awslogs-region": self._on.region,
-                    "awslogs-stream-prefix": "mlflow",
-                },
-            },
+            "logConfiguration": awslogs(log_group, self._on.region, "mlflow"),
         }

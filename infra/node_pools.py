@@ -15,8 +15,8 @@ import pulumi_kubernetes as kubernetes
 from contract.kubernetes import CAPACITY, GPU, POOL
 from infra import cluster_policies
 from infra.cluster import Cluster, custom
+from infra.events import event_queue
 from infra.foundation import Foundation
-from infra.policies import allow, deny, document
 from infra.regions import partition
 from infra.settings.cluster import ClusterSettings, NodePool
 from infra.versions import DCGM_EXPORTER, DEVICE_PLUGIN, EFA_PLUGIN, KARPENTER, KARPENTER_CRDS, NODE_IMAGE
@@ -100,33 +100,8 @@ class NodePools(pulumi.ComponentResource):
     def _notices(self) -> tuple[aws.sqs.Queue, list[pulumi.Resource]]:
         """A queue of what EC2 is about to do with instances."""
         name = self._on.naming("karpenter")
-        queue = aws.sqs.Queue(
-            name, name=name, message_retention_seconds=300, sqs_managed_sse_enabled=True, opts=self._child
-        )
-        rule = aws.cloudwatch.EventRule(
-            name,
-            name=name,
-            description="Tell Karpenter what EC2 is about to do with instances",
-            event_pattern=pulumi.Output.json_dumps({"source": ["aws.ec2", "aws.health"], "detail-type": list(NOTICES)}),
-            opts=self._child,
-        )
-        plain = {"Bool": {"aws:SecureTransport": "false"}}
-        policy = aws.sqs.QueuePolicy(
-            name,
-            queue_url=queue.url,
-            policy=document(
-                allow(
-                    ["sqs:SendMessage"],
-                    queue.arn,
-                    {"ArnEquals": {"aws:SourceArn": rule.arn}},
-                    {"Service": "events.amazonaws.com"},
-                ),
-                deny(["sqs:*"], queue.arn, plain, "*"),
-            ),
-            opts=self._child,
-        )
-        target = aws.cloudwatch.EventTarget(name, rule=rule.name, arn=queue.arn, opts=self._child)
-        return queue, [policy, target]
+        pattern = {"source": ["aws.ec2", "aws.health"], "detail-type": list(NOTICES)}
+        return event_queue(name, "Tell Karpenter what EC2 is about to do with instances", pattern, 300, self._child)
 
     def _karpenter(self) -> kubernetes.helm.v3.Release:
         """The controller, on the system nodes; its custom resources' definitions come by a chart of their own.

@@ -9,8 +9,9 @@ import pulumi_aws as aws
 
 from contract.scoring import SCORES, Scoring
 from infra.access import open_to_aws, security_group
-from infra.foundation import Foundation, objects
-from infra.policies import allow, deny, document
+from infra.events import event_queue
+from infra.foundation import Foundation, awslogs, objects
+from infra.policies import allow
 from infra.regions import partition
 
 SCHEDULED_TIME = "<aws.scheduler.scheduled-time>"
@@ -120,14 +121,7 @@ class ScheduledScoring(pulumi.ComponentResource):
             "resourceRequirements": [{"type": type_, "value": str(value)} for type_, value in needs.items()],
             "networkConfiguration": {"assignPublicIp": "DISABLED"},
             "runtimePlatform": {"operatingSystemFamily": "LINUX", "cpuArchitecture": "X86_64"},
-            "logConfiguration": {
-                "logDriver": "awslogs",
-                "options": {
-                    "awslogs-group": self._logs.name,
-                    "awslogs-region": self._on.region,
-                    "awslogs-stream-prefix": model,
-                },
-            },
+            "logConfiguration": awslogs(self._logs.name, self._on.region, model),
         }
         if scoring.disk_gib > 20:  # which a task has anyway, and must not ask for
             container["ephemeralStorage"] = {"sizeInGiB": scoring.disk_gib}
@@ -202,30 +196,14 @@ class ScheduledScoring(pulumi.ComponentResource):
     def _failures(self) -> aws.sqs.Queue:
         """A queue of what did not come off, also of what could not even be started, and an alarm while it holds any."""
         name = self._on.naming("scoring-failures")
-        queue = aws.sqs.Queue(
-            name, name=name, message_retention_seconds=KEPT_S, sqs_managed_sse_enabled=True, opts=self._child
-        )
         pattern = {
             "source": ["aws.batch"],
             "detail-type": ["Batch Job State Change"],
             "detail": {"status": ["FAILED"], "jobQueue": [self._queue.arn]},
         }
-        rule = aws.cloudwatch.EventRule(
-            name,
-            name=name,
-            description="Keep what Batch says of scheduled scoring that has failed",
-            event_pattern=pulumi.Output.json_dumps(pattern),
-            opts=self._child,
+        queue, _ = event_queue(
+            name, "Keep what Batch says of scheduled scoring that has failed", pattern, KEPT_S, self._child
         )
-        told = allow(
-            ["sqs:SendMessage"],
-            queue.arn,
-            {"ArnEquals": {"aws:SourceArn": rule.arn}},
-            {"Service": "events.amazonaws.com"},
-        )
-        plain = deny(["sqs:*"], queue.arn, {"Bool": {"aws:SecureTransport": "false"}}, "*")
-        aws.sqs.QueuePolicy(name, queue_url=queue.url, policy=document(told, plain), opts=self._child)
-        aws.cloudwatch.EventTarget(name, rule=rule.name, arn=queue.arn, opts=self._child)
         aws.cloudwatch.MetricAlarm(
             name,
             name=name,

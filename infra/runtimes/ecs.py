@@ -9,7 +9,7 @@ import pulumi_aws as aws
 from contract.serving import EcsServing
 from infra.alarms import Metric, Signals
 from infra.balancer import Balancer
-from infra.foundation import Foundation
+from infra.foundation import Foundation, awslogs
 from infra.policies import allow, document
 from infra.prometheus import Prometheus
 from infra.runtimes.runtime import Runtime, RuntimeArgs
@@ -272,14 +272,7 @@ class Ecs(Runtime):
             "resourceRequirements": gpus,
             "healthCheck": {"command": ["CMD", "python", "-c", live], "interval": 10, "startPeriod": 30},
             "stopTimeout": 60,
-            "logConfiguration": {
-                "logDriver": "awslogs",
-                "options": {
-                    "awslogs-group": log_group,
-                    "awslogs-region": self._on.region,
-                    "awslogs-stream-prefix": "task",
-                },
-            },
+            "logConfiguration": awslogs(log_group, self._on.region, "task"),
         }
 
     def _service(self, task: aws.ecs.TaskDefinition, alarms: list[pulumi.Output[str]]) -> aws.ecs.Service:
