@@ -166,8 +166,7 @@ def main() -> None:
             for connections in arguments.connections:
                 load = measure(servers, rows, connections, arguments)
                 print_table(load, rows, connections)
-        for server in servers.values():
-            server.go_on()
+        servers["service"].go_on()
         print_captured(servers["service"])
     print_workers(model, arguments)
 
@@ -233,6 +232,7 @@ def process(command: list[str], environment: dict[str, str], folder: Path) -> It
     finally:
         family = [*known.children(recursive=True), known]
         for member in family:
+            member.resume()  # one that is paused would not end
             member.terminate()
         _, alive = psutil.wait_procs(family, timeout=10)
         for member in alive:

@@ -98,7 +98,7 @@ class Stream:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S)
-        if left := len(self._lines) + sum(record.lines for record in self._records):
+        if left := len(self._lines) + sum(record.lines for record in list(self._records)):
             self._metrics.add("mlp_capture_lost", (self.name,), left)
             logger.error("captured lines were lost at the end", extra={"stream": self.name, "lines": left})
 
