@@ -13,29 +13,32 @@ _RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncon
 )
 
 
-class Firehose(asyncio.Protocol):
+class Firehose(asyncio.BufferedProtocol):
     """Reads requests and throws them away."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin a connection."""
         self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is not a subclass of asyncio's
-        self._unread = bytearray()
-        self._left: int | None = None
+        self._buffer = bytearray(2**20)
+        self._head = b""
+        self._left = 0
 
-    def data_received(self, data: bytes) -> None:
-        """Answer each request that is complete."""
-        self._unread += data
-        while True:
-            if self._left is None:
-                head, found, rest = bytes(self._unread).partition(b"\r\n\r\n")
-                if not found:
-                    return
-                self._left = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-                self._unread = bytearray(rest)
-            if len(self._unread) < self._left:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 (asyncio names it)
+        """Where the next bytes go: over those before, which nobody needs."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Answer a request that is complete; the client sends the next one only then."""
+        if self._left:
+            self._left -= nbytes
+        else:
+            self._head += self._buffer[:nbytes]
+            head, found, body = self._head.partition(b"\r\n\r\n")
+            if not found:
                 return
-            del self._unread[: self._left]
-            self._left = None
+            self._left = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]) - len(body)
+            self._head = b""
+        if not self._left:
             self._transport.write(_RESPONSE)
 
 

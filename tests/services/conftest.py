@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ import httpx
 import numpy as np
 import onnx
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from onnx import TensorProto, helper, numpy_helper
 
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions
@@ -319,14 +322,30 @@ class Firehose(http.server.BaseHTTPRequestHandler):
     taken: list = []
 
     def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.rfile.read(int(self.headers["content-length"]))
         behave = self.plan.pop(0) if len(self.plan) > 1 else self.plan[0]
-        status, answer = behave(body["Records"])
+        if self.is_signed(body):
+            status, answer = behave(json.loads(body)["Records"])
+        else:
+            status, answer = 403, {"__type": "InvalidSignatureException"}
         content = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def is_signed(self, body: bytes) -> bool:
+        """Whether the signature is the one that AWS would compute of what has arrived."""
+        scope, names, signature = re.fullmatch(
+            r"AWS4-HMAC-SHA256 Credential=[^/]+/(.+), SignedHeaders=(.+), Signature=(.+)", self.headers["authorization"]
+        ).groups()
+        _, region, service, _ = scope.split("/")
+        signer = SigV4Auth(boto3.Session().get_credentials(), service, region)
+        signed = {name: self.headers[name] for name in names.split(";")}
+        request = AWSRequest("POST", f"http://{self.headers['host']}{self.path}", signed, body)
+        request.context["timestamp"] = self.headers["x-amz-date"]
+        text = signer.string_to_sign(request, signer.canonical_request(request))
+        return signer.signature(text, request) == signature
 
     def log_message(self, *_):
         pass

@@ -204,6 +204,20 @@ def test_a_throttled_batch_is_sent_again(firehose):
     assert firehose.taken == [[b"{}\n" * 10]]  # ten lines in one record
 
 
+def test_a_call_that_fails_is_sent_whole_again(firehose, monkeypatch):
+    """By botocore: it has to read the pieces of the body once for the signature, and once for each attempt."""
+    monkeypatch.setattr("services.inference.capture._ATTEMPTS", 1)
+    firehose.plan = [lambda _: (500, {}), take]
+    stream = Stream("s", Metrics())
+    lines = [b"%06d" % number * 1000 for number in range(100)]
+    for line in lines:
+        stream.put(line)
+    stream.flush()
+    (call,) = firehose.taken
+    assert len(call) > 1
+    assert b"".join(call) == b"".join(lines)
+
+
 @pytest.mark.parametrize("behave", [throttle, refuse_all])
 def test_what_is_never_taken_is_counted(firehose, behave):
     firehose.plan = [behave]
