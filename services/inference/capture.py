@@ -183,7 +183,7 @@ class Stream:
         return firehose
 
     def _set_body(self, params: dict[str, Any], **_: object) -> None:
-        """Send the body made above: botocore would take twice as long for it, in which requests would have to wait."""
+        """Send the body made above: to make one, botocore would keep the interpreter for long."""
         params["body"] = self._body
 
 
@@ -202,9 +202,10 @@ class Body:
 
     def read(self, _size: int = -1) -> bytes:
         """The next piece, whatever size is asked for; nothing after the last."""
-        piece = b"".join(self._pieces[self._next : self._next + 1])
+        if self._next == len(self._pieces):
+            return b""
         self._next += 1
-        return piece
+        return self._pieces[self._next - 1]
 
     def tell(self) -> int:
         """The number of pieces read."""
