@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Coroutine, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from contract.errors import PlatformError
 from contract.service import METADATA_FILE, MODEL_FILE, ServiceSettings
 from services.inference.artifacts import ArtifactError, Version, load_directory
-from services.inference.capture import Capture, Stream
+from services.inference.capture import CLOSE_S, Capture, Stream
 from services.inference.feedback import Feedback
 from services.inference.follower import Follower
 from services.inference.hashes import HashKey
@@ -59,6 +60,8 @@ class Service:
         self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
         self._health = Health(settings, catalogue, metrics)
         self._sums: EmfSums | None = None
+        self._is_running = False
+        self._writing: set[asyncio.Future[bytes]] = set()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Answer a request."""
@@ -90,6 +93,7 @@ class Service:
 
     def start(self) -> None:
         """Begin what goes on beside the requests, for a process that lives on between them."""
+        self._is_running = True
         self.metrics.start()
         if self.settings.metrics_port:
             self._serve_metrics(self.settings.metrics_port)
@@ -134,7 +138,10 @@ class Service:
         if self.follower:
             self.follower.stop()
         for stream in self.streams.values():
-            stream.close()
+            stream.begin_to_close()
+        latest = time.monotonic() + CLOSE_S
+        for stream in self.streams.values():
+            stream.close(max(0.0, latest - time.monotonic()))
         if self._spans:
             self._spans.close()
         self.metrics.stop()
@@ -167,12 +174,28 @@ class Service:
         model = call.model.name if call.model else ""
         version = call.version.number if call.version else ""
         self.metrics.record(model, version, call.status, call.rows, call.seconds)
-        if call.captured and call.version and (capture := self._captures.get(model)):
-            trace_id = call.trace.id if call.trace else ""
-            capture.add(call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
+        if call.captured and (capture := self._captures.get(model)) and capture.takes():
+            self._capture(capture, call)
         if self._is_logged(call.trace, call.status):
             of = {"model": model, "version": version, "id": call.id, "rows": call.rows}
             self._log(Answered(f"infer {model}", "POST", call.path, call.status, call.seconds, call.trace), of)
+
+    def _capture(self, capture: Capture, call: Call) -> None:
+        """Write a prediction down; a long line in a thread, so that the other requests need not wait for it."""
+        assert call.version
+        assert call.captured
+        trace_id = call.trace.id if call.trace else ""
+        write = partial(capture.line, call.version, call.id, trace_id, call.seconds, call.rows, call.captured)
+        if self._is_running and capture.is_long(call.version, call.rows, call.captured):
+            writing = asyncio.get_running_loop().run_in_executor(None, write)
+            self._writing.add(writing)
+            writing.add_done_callback(lambda done: self._written(capture, done))
+        else:
+            capture.put(write())
+
+    def _written(self, capture: Capture, writing: asyncio.Future[bytes]) -> None:
+        self._writing.discard(writing)
+        capture.put(writing.result())
 
     def _on_api_answered(self, answered: Answered) -> None:
         if self._is_logged(answered.trace, answered.status):
@@ -204,6 +227,7 @@ class Service:
         self.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await asyncio.gather(*self._writing, return_exceptions=True)
         await asyncio.to_thread(self.stop)
         await send({"type": "lifespan.shutdown.complete"})
 

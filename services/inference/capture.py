@@ -10,13 +10,12 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 from msgspec import Struct
 
 from services.inference.artifacts import Version
@@ -37,7 +36,12 @@ _MAX_RECORD_BYTES = 1000 * 1024  # Firehose's limit of a record; only a single l
 _MAX_BATCH_BYTES = 3000 * 1024  # as base64 nearly the 4 MiB that Firehose takes
 _MAX_BATCH_RECORDS = 500  # Firehose's limit
 _ATTEMPTS = 3
-_CLOSE_S = 5.0
+CLOSE_S = 5.0
+"""For what is still to be sent at the end."""
+# A line of more would keep the event loop for more than a fraction of a millisecond.
+_MANY_NUMBERS = 4096
+_MANY_BYTES = 32 * 1024
+_MANY_HASHES = 64
 
 
 class Record(NamedTuple):
@@ -58,7 +62,9 @@ class Stream:
         self._lines: deque[bytes] = deque()
         self._lines_bytes = 0
         self._records: deque[Record] = deque()
-        self._put_bytes = self._taken_bytes = 0  # each is written by one thread only, so none needs a lock
+        # Each is written by one thread only, so none needs a lock.
+        self._put_bytes = self._taken_bytes = 0
+        self._put_lines = self._settled_lines = 0
         self._wake, self._closing = threading.Event(), threading.Event()
         self._sending = threading.Lock()
         self._failing = False
@@ -71,8 +77,11 @@ class Stream:
     def put(self, line: bytes) -> bool:
         """Queue a line; False if the queue is full or the line too long for Firehose, and it is counted as lost."""
         size = len(line)
-        if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES or size > _MAX_RECORD_BYTES:
-            self._metrics.add("mlp_capture_lost", (self.name,))
+        if size > _MAX_RECORD_BYTES:
+            self.lose(1, f"a line has more than the {_MAX_RECORD_BYTES} bytes that Firehose takes")
+            return False
+        if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES:
+            self.lose(1, f"{_MAX_PENDING_BYTES} bytes are waiting already")
             return False
         if self._lines_bytes + size > _RECORD_BYTES:
             self._pack()
@@ -82,7 +91,15 @@ class Stream:
         self._lines.append(line)
         self._lines_bytes += size
         self._put_bytes += size
+        self._put_lines += 1
         return True
+
+    def lose(self, lines: int, reason: str) -> None:
+        """Count lines that are lost; the first after some that were not is logged."""
+        self._metrics.add("mlp_capture_lost", (self.name,), lines)
+        if not self._failing:
+            self._failing = True
+            logger.error("captured lines are lost", extra={"stream": self.name, "lines": lines, "reason": reason})
 
     def flush(self) -> None:
         """Send what is queued now; returns when it is delivered or given up."""
@@ -91,13 +108,17 @@ class Stream:
             for batch in self._batches():
                 self._deliver(batch)
 
-    def close(self) -> None:
-        """Send what is queued, for a few seconds at most, and end the thread."""
+    def begin_to_close(self) -> None:
+        """Send what is queued, and end the thread."""
         self._closing.set()
         self._wake.set()
+
+    def close(self, patience_s: float = CLOSE_S) -> None:
+        """Wait for that, and count what is not sent by then as lost."""
+        self.begin_to_close()
         if self._thread.is_alive():
-            self._thread.join(_CLOSE_S)
-        if left := len(self._lines) + sum(record.lines for record in list(self._records)):
+            self._thread.join(patience_s)
+        if left := self._put_lines - self._settled_lines:
             self._metrics.add("mlp_capture_lost", (self.name,), left)
             logger.error("captured lines were lost at the end", extra={"stream": self.name, "lines": left})
 
@@ -108,6 +129,7 @@ class Stream:
             self._wake.wait(_INTERVAL_S)
             self._wake.clear()
             self.flush()
+        self.flush()  # what has come since the last one had begun
 
     def _pack(self) -> None:
         """Make a record of the lines there are.
@@ -139,34 +161,26 @@ class Stream:
 
     def _deliver(self, batch: list[Record]) -> None:
         """Send records, those again that Firehose refuses, and count what remains as lost."""
-        reason = ""
+        reason, lines = "", _lines(batch)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 self._closing.wait(0.2 * 2**attempt * (0.5 + random.random()))  # jitter: workers fail together
             try:
-                answer = self._put(batch)
-            except Exception as error:  # whatever boto3 raises, the lines are not delivered
+                refused = _refused(batch, self._put(batch))
+            except Exception as error:  # whatever boto3 raises or Firehose answers, the lines are not delivered
                 reason = str(error) or type(error).__name__
                 continue
-            results = answer["RequestResponses"] if answer["FailedPutCount"] else [{}] * len(batch)
-            delivered = sum(
-                record.lines for record, result in zip(batch, results, strict=True) if "ErrorCode" not in result
-            )
-            self._metrics.add("mlp_capture_delivered", (self.name,), delivered)
-            reason = next((f"{r['ErrorCode']}: {r.get('ErrorMessage')}" for r in results if "ErrorCode" in r), "")
-            batch = [record for record, result in zip(batch, results, strict=True) if "ErrorCode" in result]
+            self._metrics.add("mlp_capture_delivered", (self.name,), _lines(batch) - _lines(of for of, _ in refused))
+            batch = [record for record, _ in refused]
             if not batch:
                 break
-        lost = sum(record.lines for record in batch)
-        if lost:
-            self._metrics.add("mlp_capture_lost", (self.name,), lost)
-        if bool(lost) != self._failing:
-            self._failing = bool(lost)
-            say = logger.error if lost else logger.info
-            say(
-                "captured lines are lost" if lost else "captured lines are delivered again",
-                extra={"stream": self.name, "lines": lost, "reason": reason},
-            )
+            reason = refused[0][1]
+        self._settled_lines += lines
+        if batch:
+            self.lose(_lines(batch), reason)
+        elif self._failing:
+            self._failing = False
+            logger.info("captured lines are delivered again", extra={"stream": self.name})
 
     def _put(self, batch: Sequence[Record]) -> Any:
         pieces = [b'{"DeliveryStreamName":%b,"Records":[' % encode(self.name)]
@@ -185,6 +199,25 @@ class Stream:
     def _set_body(self, params: dict[str, Any], **_: object) -> None:
         """Send the body made above: to make one, botocore would keep the interpreter for long."""
         params["body"] = self._body
+
+
+def _refused(batch: Sequence[Record], answer: dict[str, Any]) -> list[tuple[Record, str]]:
+    """The records that Firehose has not taken, and why.
+
+    Raises:
+        LookupError, TypeError, ValueError: if that is no answer of Firehose's.
+    """
+    if not answer["FailedPutCount"]:
+        return []
+    return [
+        (record, f"{result['ErrorCode']}: {result.get('ErrorMessage')}")
+        for record, result in zip(batch, answer["RequestResponses"], strict=True)
+        if "ErrorCode" in result
+    ]
+
+
+def _lines(records: Iterable[Record]) -> int:
+    return sum(record.lines for record in records)
 
 
 class Body:
@@ -234,21 +267,33 @@ class Capture:
         self._percent = percent
         self._hash_key = hash_key
 
-    def add(
+    def takes(self) -> bool:
+        """Whether the next prediction is among those that are captured."""
+        return self._percent == 100 or random.random() * 100 < self._percent
+
+    def is_long(self, version: Version, rows: int, captured: Captured) -> bool:
+        """Whether a line takes so long to write that the event loop should not do it."""
+        if version.sensitive and rows * [*version.sensitive.values()].count("hash") > _MANY_HASHES:
+            return True
+        return rows * len(version.columns) > _MANY_NUMBERS or sum(map(len, captured.numbers)) > _MANY_BYTES
+
+    def put(self, line: bytes) -> None:
+        """Send a line."""
+        self._stream.put(line)
+
+    def line(
         self, version: Version, prediction_id: str, trace_id: str, seconds: float, rows: int, captured: Captured
-    ) -> None:
-        """Write a prediction down: who made it, what feedback calls it, how long it took, what went in and out."""
-        features = captured.features
-        if self._percent < 100 and random.random() * 100 >= self._percent:
-            return
+    ) -> bytes:
+        """A prediction: who made it, what feedback calls it, how long it took, what went in and out."""
         more = b',"trace_id":"%b"' % trace_id.encode() if trace_id else b""
-        if version.sensitive:
+        features = captured.features
+        if isinstance(features, msgspec.Raw):
+            inputs = _flat(features)
+        elif version.sensitive:
             inputs, hashed = self._without_secrets(version, features)
             more += b',"hashed":%b' % hashed
-        elif isinstance(features, msgspec.Raw):
-            inputs = _flat(features)
         else:
-            inputs = to_json(features + 0) if features.dtype.kind in "fiub" else b"[]"
+            inputs = to_json(features + 0) if _is_number(features) else b"[]"
         outputs = b",".join(
             [
                 b"%b:%b" % (output.key, data)
@@ -256,35 +301,33 @@ class Capture:
                 if output.datatype not in ("BOOL", "BYTES")
             ]
         )
-        self._stream.put(
-            b'{"time":"%b",%b,"prediction_id":%b,"rows":%d,"latency_ms":%.3f,"inputs":%b,"outputs":{%b}%b}\n'
-            % (
-                _text_of(int(time.time() * 1000)),
-                version.capture_prefix,
-                encode(prediction_id),
-                rows,
-                seconds * 1000,
-                inputs,
-                outputs,
-                more,
-            )
+        return b'{"time":"%b",%b,"prediction_id":%b,"rows":%d,"latency_ms":%.3f,"inputs":%b,"outputs":{%b}%b}\n' % (
+            _text_of(int(time.time() * 1000)),
+            version.capture_prefix,
+            encode(prediction_id),
+            rows,
+            seconds * 1000,
+            inputs,
+            outputs,
+            more,
         )
 
-    def _without_secrets(self, version: Version, features: Array | msgspec.Raw) -> tuple[bytes, bytes]:
+    def _without_secrets(self, version: Version, features: Array) -> tuple[bytes, bytes]:
         """The inputs with null for sensitive features, and the hashes of those that are to be hashed."""
-        rows = features
-        if isinstance(rows, msgspec.Raw):
-            rows = np.array(msgspec.json.decode(_flat(rows)), np.float64).reshape(-1, len(version.columns))
-        values: list[list[Any]] = rows.tolist()
+        values: list[Any] = msgspec.json.decode(to_json(features + 0 if _is_number(features) else features))
+        width = len(version.columns)
         hashed: dict[str, list[str | None]] = {}
         for column, name in enumerate(version.columns):
             how = version.sensitive.get(name)
             if how == "hash":
-                hashed[name] = [self._hash_key.hash(version.model, name, row[column]) for row in values]
+                hashed[name] = [self._hash_key.hash(version.model, name, value) for value in values[column::width]]
             if how:
-                for row in values:
-                    row[column] = None
-        return encode([number for row in values for number in row]), encode(hashed)
+                values[column::width] = [None] * len(features)
+        return encode(values) if _is_number(features) else b"[]", encode(hashed)
+
+
+def _is_number(features: Array) -> bool:
+    return features.dtype.kind in "fiub"
 
 
 def _flat(numbers: msgspec.Raw) -> bytes:

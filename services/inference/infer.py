@@ -34,6 +34,8 @@ RESPOND = "ml_platform.respond"
 
 It returns False if it cannot; then ASGI's `send` can.
 """
+HAS_BODY = "ml_platform.has_body"
+"""Key among a scope's `extensions` of what says whether some of the body is there, so that `receive` does not wait."""
 
 _JSON = (b"content-type", b"application/json")
 _PLAIN = (_JSON,)
@@ -127,6 +129,7 @@ class Inference:
         wanted = self._headers
         if self._catalogue.rule_headers:
             wanted = wanted | self._catalogue.rule_headers
+        extensions = scope.get("extensions") or {}
         call = Call(scope["path"], {name: value for name, value in scope["headers"] if name in wanted})
         if b"traceparent" in call.headers:
             call.trace = read_trace(call.headers[b"traceparent"])
@@ -136,7 +139,10 @@ class Inference:
             call.model = target.model
             if scope["method"] != "POST":
                 raise RequestError(405, f"the method must be POST, given: {scope['method']}")
-            message = await receive()
+            if HAS_BODY in extensions and extensions[HAS_BODY]():
+                message = await receive()  # at once: a deadline would cost more than it
+            else:
+                message = await gate.until_deadline(receive(), arrived)
             body: bytes = message.get("body", b"")
             if not body or message["more_body"] or len(body) > self._max_bytes:
                 body = await gate.until_deadline(_read_rest(message, call.headers, receive, self._max_bytes), arrived)
@@ -164,7 +170,7 @@ class Inference:
             gate.leave()
         more = _more_headers(call, gate.is_draining) if call.trace or gate.is_draining else ()
         is_plain = reply.status == 200 and reply.headers is _PLAIN and not more
-        respond = scope["extensions"].get(RESPOND) if is_plain and "extensions" in scope else None
+        respond = extensions.get(RESPOND) if is_plain else None
         if not (respond and respond(reply.body)):
             headers = [*reply.headers, *more, (b"content-length", b"%d" % len(reply.body))]
             await send({"type": "http.response.start", "status": reply.status, "headers": headers})
@@ -269,7 +275,9 @@ def _write(call: Call, question: Question, answers: list[Array]) -> Reply:
     version = question.version
     parts, attached, numbers = protocol.write_outputs(question.outputs, answers)
     call.rows = len(question.features)
-    call.captured = Captured(question.data or question.features, question.outputs, numbers)
+    # The client's own text is the fastest to write down, but a value's hash must not depend on how it is spelt.
+    features = question.features if version.sensitive or not question.data else question.data
+    call.captured = Captured(features, question.outputs, numbers)
     if question.explains:
         more, more_attached, _ = protocol.write_outputs(EXPLANATION, explain(version, question.features))
         parts, attached = parts + more, attached + more_attached

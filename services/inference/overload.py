@@ -103,7 +103,8 @@ class Gate:
             RequestError: if it takes longer.
         """
         try:
-            return await asyncio.wait_for(work, arrived + self._deadline_s - time.perf_counter())
+            async with asyncio.timeout(arrived + self._deadline_s - time.perf_counter()):
+                return await work
         except TimeoutError:
             raise RequestError(408, f"the body did not arrive within {self._deadline_s:g} s") from None
 

@@ -14,7 +14,7 @@ from services.inference.app import Service
 from services.inference.logs import configure_logs
 from services.inference.writes import WholeResponseProtocol
 
-_LONGEST_DRAIN_S = 20
+_SHORTEST_DRAIN_S, _LONGEST_DRAIN_S = 1, 20
 # How long the thread that sends captured lines may keep the interpreter while a request waits for it. With Python's own
 # 5 ms the 99th percentile at 8 connections was three times as high.
 _THREAD_TURN_S = 0.0001
@@ -41,7 +41,7 @@ def serve(service: Service, listener: socket.socket) -> None:
         proxy_headers=False,  # it is a middleware, and nothing here asks for the client's address
         server_header=False,
         timeout_keep_alive=75,  # longer than a load balancer's 60 s, or it would send into a closing connection
-        timeout_graceful_shutdown=_LONGEST_DRAIN_S,
+        timeout_graceful_shutdown=_SHORTEST_DRAIN_S,
     )
     DrainingServer(config, service).run(sockets=[listener])
 
@@ -77,5 +77,7 @@ class DrainingServer(uvicorn.Server):
             earliest, latest = self._drained
             now = time.monotonic()
             if now >= latest or (now >= earliest and not self._service.in_flight):
+                # What is left is for requests that do not predict.
+                self.config.timeout_graceful_shutdown = max(_SHORTEST_DRAIN_S, round(latest - now))
                 super().handle_exit(self._signal, None)
         return await super().on_tick(counter)

@@ -7,7 +7,7 @@ from functools import partial
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from services.inference.infer import RESPOND
+from services.inference.infer import HAS_BODY, RESPOND
 
 
 class WholeResponseProtocol(HttpToolsProtocol):
@@ -17,7 +17,8 @@ class WholeResponseProtocol(HttpToolsProtocol):
         """Begin a request."""
         super().on_headers_complete()
         if self.cycle:
-            self.scope["extensions"] = {RESPOND: partial(_respond, self.cycle)}  # type: ignore[dict-item]
+            extensions = {RESPOND: partial(_respond, self.cycle), HAS_BODY: self.cycle.message_event.is_set}
+            self.scope["extensions"] = extensions  # type: ignore[typeddict-item]
 
 
 def _respond(cycle: RequestResponseCycle, json: bytes) -> bool:

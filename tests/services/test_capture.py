@@ -19,6 +19,7 @@ from services.inference.capture import Stream
 from services.inference.metrics import Metrics
 from tests.conftest import REGION
 from tests.services.conftest import BUCKET, Linear, client_of, request, take, wait_until
+from tests.services.test_tensors import Identity
 
 INFER = "/v2/models/digits/infer"
 STREAMS = {"MLP_CAPTURE_STREAM": "predictions", "MLP_FEEDBACK_STREAM": "feedback"}
@@ -76,6 +77,16 @@ def test_predictions_reach_s3_as_typed_lines(serve, streams, linear):
     assert 'mlp_capture_delivered_total{stream="predictions"} 2.0' in client.get("/metrics").text
 
 
+def test_a_long_line_is_written_by_a_thread_and_none_is_lost_at_the_end(run_directory, streams):
+    running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
+    rows = [[number, 0, 0, 0.5] for number in range(1024)]
+    for _ in range(5):
+        assert running.infer(*rows).status_code == 200
+    assert running.end() == 0
+    lines = streams("predictions")
+    assert [line["inputs"] for line in lines] == [[number for row in rows for number in row]] * 5
+
+
 @pytest.fixture
 def hash_key(emulated_aws):
     kms = boto3.client("kms", region_name=REGION)
@@ -103,6 +114,34 @@ def test_sensitive_features_are_left_out_or_hashed(serve, streams, hash_key):
     everything = json.dumps(nested) + json.dumps(invoked)
     assert "22" not in json.dumps(nested["inputs"])
     assert "44.0" not in everything.replace(expected, "")
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "spelt"),
+    [("FP32", 0.1, "0.1"), ("INT64", 12345, "12345"), ("BOOL", True, "1"), ("BYTES", "a", "a")],
+)
+def test_a_value_has_one_hash_however_it_comes_and_lines_keep_to_their_columns(
+    serve, streams, hash_key, datatype, value, spelt
+):
+    model = Identity(datatype, sensitive={"b": "hash"})
+    app = serve(model, MLP_HASH_KEY=hash_key)
+    client = client_of(app)
+    row = [value, value]
+    body = request(row)
+    body["inputs"][0]["datatype"] = datatype
+    assert client.post(INFER.replace("digits", "same"), json=body).status_code == 200
+    assert client.post("/invocations", json=[row]).status_code == 200
+    app.flush()
+    message = b"ml-platform: hashes of sensitive features"
+    answer = boto3.client("kms", region_name=REGION).generate_mac(
+        KeyId=hash_key, MacAlgorithm="HMAC_SHA_256", Message=message
+    )
+    expected = hmac.new(answer["Mac"], f"same/b/{spelt}".encode(), hashlib.sha256).hexdigest()
+    lines = streams("predictions")
+    assert len(lines) == 2
+    for line in lines:
+        assert line["hashed"] == {"b": [expected]}
+        assert line["inputs"] == ([] if datatype == "BYTES" else [value, None])
 
 
 @pytest.mark.parametrize("key", ["", "alias/none"])
@@ -227,6 +266,90 @@ def test_what_is_never_taken_is_counted(firehose, behave):
         stream.put(b"{}\n")
     stream.flush()
     assert counted(metrics) == {"delivered": 0, "lost": 10}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"FailedPutCount": 1, "RequestResponses": []},
+        {"FailedPutCount": 1},
+        {"FailedPutCount": 1, "RequestResponses": 1},
+    ],
+)
+def test_an_answer_that_is_none_of_firehoses_is_a_failure_like_others(firehose, monkeypatch, odd):
+    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 0.05)
+    firehose.plan = [lambda _: (200, odd)] * capture._ATTEMPTS + [take]
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    stream.start()
+    stream.put(b"a")
+    wait_until(lambda: counted(metrics)["lost"] == 1, 10)
+    stream.put(b"b")
+    wait_until(lambda: counted(metrics)["delivered"] == 1, 10)
+    stream.close()
+    assert firehose.taken == [[b"b"]]
+
+
+def test_what_comes_while_the_last_call_is_under_way_is_sent_too(firehose):
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    busy = threading.Event()
+
+    def take_slowly(records):
+        busy.set()
+        time.sleep(0.5)
+        return take(records)
+
+    firehose.plan = [take_slowly, take]
+    stream.start()
+    stream.put(b"a")
+    stream._wake.set()
+    assert busy.wait(10)
+    stream.put(b"b")
+    stream.close()
+    assert firehose.taken == [[b"a"], [b"b"]]
+    assert counted(metrics) == {"delivered": 2, "lost": 0}
+
+
+def test_what_is_under_way_at_the_end_counts_as_lost(firehose, caplog):
+    busy, over = threading.Event(), threading.Event()
+
+    def hang(records):
+        busy.set()
+        over.wait(10)
+        return take(records)
+
+    firehose.plan = [hang]
+    metrics = Metrics()
+    stream = Stream("s", metrics)
+    stream.start()
+    stream.put(b"a")
+    stream._wake.set()
+    assert busy.wait(10)
+    stream.put(b"b")
+    stream.close(0.1)
+    assert counted(metrics) == {"delivered": 0, "lost": 2}
+    assert "captured lines were lost at the end" in caplog.text
+    over.set()
+    stream._thread.join(10)
+
+
+def test_many_streams_end_together(serve, linear, firehose, monkeypatch):
+    monkeypatch.setattr("services.inference.app.CLOSE_S", 0.5)
+    over = threading.Event()
+    firehose.plan = [lambda records: (over.wait(10), take(records))[1]]
+    app = serve(linear)
+    app.start()
+    for stream in app.streams.values():
+        stream.put(b"a")
+    began = time.monotonic()
+    app.stop()
+    assert time.monotonic() - began < 0.9
+    assert counted(app.metrics) == {"delivered": 0, "lost": 2}
+    over.set()
+    for stream in app.streams.values():
+        stream._thread.join(10)
 
 
 def test_lines_are_packed_within_the_limits_of_firehose(firehose):

@@ -87,11 +87,21 @@ def test_a_request_is_answered_by_its_deadline(run_directory):
     wait_until(lambda: running.infer().status_code == 200)
 
 
-def test_a_body_that_never_comes_is_given_up(run_directory):
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"content-length: 100\r\n\r\n{",
+        b"content-length: 100\r\n\r\n",
+        b"content-length: 100\r\nexpect: 100-continue\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n",
+    ],
+    ids=["begun", "not begun", "asks first", "chunked"],
+)
+def test_a_body_that_never_comes_is_given_up(run_directory, rest):
     running = run_directory(Linear(), MLP_DEADLINE_MS="200")
     with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=5) as connection:
-        connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        answer = connection.recv(4096)
+        connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n" + rest)
+        answer = connection.recv(4096).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n") or connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 408")
     assert b"connection: close" in answer
     assert running.metric("mlp_in_flight") == 0

@@ -42,8 +42,9 @@ def values_of(datatype):
 class Identity:
     """A model that answers with its features."""
 
-    def __init__(self, datatype):
+    def __init__(self, datatype, **metadata):
         self.datatype = datatype
+        self.metadata = metadata
 
     def files(self):
         tensor = {"datatype": self.datatype, "shape": [-1, 2]}
@@ -65,7 +66,7 @@ class Identity:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
         onnx.checker.check_model(model)
-        return {MODEL_FILE: model.SerializeToString(), METADATA_FILE: json.dumps(metadata).encode()}
+        return {MODEL_FILE: model.SerializeToString(), METADATA_FILE: json.dumps(metadata | self.metadata).encode()}
 
 
 @pytest.mark.parametrize("datatype", ONNX_TYPES)
