@@ -20,6 +20,7 @@ from services.inference.protocol import Selection, output_of
 from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
 _SLOW_S = 0.002
+_LARGE_ROWS = 64  # enough that what a prediction costs whatever its rows hardly counts
 
 
 class ArtifactError(Exception):
@@ -51,6 +52,8 @@ class Version:
         """Whether a row gets the same answer whatever rows are beside it, so that requests can share a prediction."""
         self.is_slow = False
         """Whether a prediction takes so long that it would hold up the event loop."""
+        self.seconds_per_row = 0.0
+        """How long a row takes among many others, as it was when the version was loaded."""
         self._session = session
         self._run_options = onnxruntime.RunOptions()  # otherwise each run makes one
 
@@ -176,6 +179,8 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
         for single, answer in zip(zip(*alone, strict=True), answers, strict=True)
     )
     version.is_slow = _seconds(version, rows) > _SLOW_S
+    many = rows[np.arange(max(_LARGE_ROWS, len(rows))) % len(rows)]
+    version.seconds_per_row = _seconds(version, many, runs=2) / len(many)
 
 
 def _same(one: Array, other: Array, tolerance: float) -> bool:
@@ -184,10 +189,10 @@ def _same(one: Array, other: Array, tolerance: float) -> bool:
     return bool(np.max(np.abs(one - other)) <= tolerance)
 
 
-def _seconds(version: Version, rows: Array) -> float:
-    """The best of three, because whatever else runs only makes it longer."""
+def _seconds(version: Version, rows: Array, runs: int = 3) -> float:
+    """The best of a few runs, because whatever else runs only makes it longer."""
     times = []
-    for _ in range(3):
+    for _ in range(runs):
         start = time.perf_counter()
         version.predict(rows, list(version.outputs))
         times.append(time.perf_counter() - start)

@@ -44,6 +44,11 @@ def test_a_good_artifact_answers_as_the_model_does(linear):
     np.testing.assert_allclose(probabilities, linear.answer(rows)["probabilities"], rtol=1e-5)
 
 
+def test_how_long_a_row_takes_is_known(linear):
+    quick, slow = load(linear.archive()), load(Linear(slow=300).archive())
+    assert 0 < quick.seconds_per_row < slow.seconds_per_row
+
+
 def spoiled_self_test():
     return {"self_test": {"inputs": [[1, 0, 0, 0]], "outputs": {"label": [7], "probabilities": [[0, 0, 0]]}}}
 
