@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import time
 import zlib
@@ -13,14 +14,20 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from pydantic import ValidationError
 
 from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
-from services.inference.protocol import Selection, output_of
+from services.inference.protocol import RequestError, Selection, output_of
 from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
 _SLOW_S = 0.002
 _LARGE_ROWS = 64  # enough that what a prediction costs whatever its rows hardly counts
+
+# What ONNX Runtime says of a node that failed; a source file, a line and a function may come before the reason.
+_find_failed_node = re.compile(
+    r"while running (\S+) node\..*?Status Message: (?:/\S+:\d+ .*?\) )?(.+)", re.DOTALL
+).search
 
 
 class ArtifactError(Exception):
@@ -54,13 +61,41 @@ class Version:
         """Whether a prediction takes so long that it would hold up the event loop."""
         self.seconds_per_row = 0.0
         """How long a row takes among many others, as it was when the version was loaded."""
+        self.proven: Array | None = None
+        """Rows that the model has answered as it should."""
         self._session = session
         self._run_options = onnxruntime.RunOptions()  # otherwise each run makes one
+        self._run_options.log_severity_level = 4  # what fails is raised; it would be on stderr too, and not as JSON
 
     def predict(self, features: Array, outputs: Sequence[str]) -> list[Array]:
-        """Compute the named outputs for rows of features."""
-        answers: list[Array] = self._session.run(outputs, {INPUT: features}, self._run_options)
+        """Compute the named outputs for rows of features.
+
+        Raises:
+            RequestError: if the model itself fails at these features: an index beyond its table, a text that should
+                be a number.
+        """
+        try:
+            answers: list[Array] = self._session.run(outputs, {INPUT: features}, self._run_options)
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            if reason := self._refusal(str(error)):
+                raise RequestError(400, f"the model cannot answer these features: {reason}") from None
+            raise
         return answers
+
+    def _refusal(self, error: str) -> str:
+        """Why the features are to blame for a failed run; empty if they are not.
+
+        They are if a node of the model failed, and the model still answers what it has answered before: after a fault
+        of the session, or of the GPU, it does not. Want of memory is the service's own trouble.
+        """
+        node = _find_failed_node(error)
+        if not node or self.proven is None or "alloc" in node[2]:
+            return ""
+        try:
+            self._session.run(None, {INPUT: self.proven}, self._run_options)
+        except Exception:  # ONNX Runtime's own errors share no public base class
+            return ""
+        return f"{node[1]}: {node[2].strip()}"
 
 
 def load_archive(archive: bytes, model: str, live: LiveVersion) -> Version:
@@ -173,6 +208,7 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
         worst = float(np.max(np.abs(answer - expected)))
         if not worst <= test.tolerance:  # this way round, NaN fails too
             raise ArtifactError(f"its self-test fails: {name} is off by {worst:g}, the tolerance is {test.tolerance:g}")
+    version.proven = rows
     alone = [version.predict(rows[i : i + 1], list(test.outputs)) for i in range(len(rows))]
     version.can_batch = all(
         answer.ndim > 0 and len(answer) == len(rows) and _same(np.concatenate(single), answer, test.tolerance)

@@ -3,32 +3,15 @@
 import json
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from contract.service import METADATA_FILE, MODEL_FILE
 from services.inference.tensors import KINDS, Reader, TensorError, to_bytes
 from tests.services.conftest import client_of, serve_directory
+from tests.services.models import ONNX_TYPES, OneNode
 
-ONNX_TYPES = {
-    "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "FP16": TensorProto.FLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BYTES": TensorProto.STRING,
-}
 VALUES = {"BOOL": [True, False], "BYTES": ["grün", ""], "FP16": [0.5, -2], "FP32": [0.5, -2], "FP64": [1e300, -2.5]}
 
 
@@ -39,38 +22,13 @@ def values_of(datatype):
     return [int(limits.min), int(limits.max)]
 
 
-class Identity:
-    """A model that answers with its features."""
-
-    def __init__(self, datatype):
-        self.datatype = datatype
-
-    def files(self):
-        tensor = {"datatype": self.datatype, "shape": [-1, 2]}
-        row = VALUES.get(self.datatype, [1, 0])
-        metadata = {
-            "model": "same",
-            "task": "none",
-            "columns": ["a", "b"],
-            "inputs": [{"name": "features", **tensor}],
-            "outputs": [{"name": "same", **tensor}],
-            "self_test": {"inputs": [row], "outputs": {"same": [row]}},
-        }
-        kind = ONNX_TYPES[self.datatype]
-        graph = helper.make_graph(
-            [helper.make_node("Identity", ["features"], ["same"])],
-            "identity",
-            [helper.make_tensor_value_info("features", kind, ["rows", 2])],
-            [helper.make_tensor_value_info("same", kind, ["rows", 2])],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-        onnx.checker.check_model(model)
-        return {MODEL_FILE: model.SerializeToString(), METADATA_FILE: json.dumps(metadata).encode()}
+def identity(datatype):
+    return OneNode(datatype, [VALUES.get(datatype, [1, 0])])
 
 
 @pytest.mark.parametrize("datatype", ONNX_TYPES)
 def test_a_stock_client_gets_back_what_it_sends(tmp_path, datatype):
-    client = client_of(serve_directory(tmp_path, Identity(datatype)))
+    client = client_of(serve_directory(tmp_path, identity(datatype)))
     dtype = np.dtype(object) if datatype == "BYTES" else KINDS[datatype].dtype
     rows = np.array([values_of(datatype), values_of(datatype)[::-1]], dtype)
     for binary_in, binary_out in ((True, True), (False, True), (True, False), (False, False)):
