@@ -18,6 +18,8 @@ encode = msgspec.json.Encoder().encode
 
 _MOST_PACKS = 64
 
+_NOT_READABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
 _is_nested = re.compile(rb"\s*\[\s*\[").match
 
 
@@ -91,7 +93,7 @@ class Reader:
         width = self.width
         try:
             values = self._flat(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _NOT_READABLE as error:
             if _is_nested(data):
                 return self._from_nested(data, rows)
             raise TensorError(str(error).replace("`$", "`data")) from None
@@ -151,7 +153,7 @@ class Reader:
     def _from_nested(self, data: bytes | msgspec.Raw, rows: int) -> Array:
         try:
             values = self._nested(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _NOT_READABLE as error:
             raise TensorError(str(error).replace("`$", "`data")) from None
         if len(values) != rows:
             raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, len(self.columns)]}")

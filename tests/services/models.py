@@ -29,11 +29,11 @@ ONNX_TYPES = {
 
 @dataclass
 class OneNode:
-    """A model with the columns a and b, and an output `same` of that shape; at first it answers with its features."""
+    """A model with an output `same` of the shape of its features; as it is, it answers with its features."""
 
     datatype: str
     rows: list[list[Any]] = field(default_factory=lambda: [[1, 0]])
-    """Of its self-test."""
+    """Of its self-test; as long as they are, so many columns it has."""
     op: str = "Identity"
     made: str = ""
     """The datatype of its output, if it is another one."""
@@ -44,21 +44,21 @@ class OneNode:
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
-        made = self.made or self.datatype
+        made, columns = self.made or self.datatype, len(self.rows[0])
         metadata = {
             "model": "same",
             "task": "none",
-            "columns": ["a", "b"],
-            "inputs": [{"name": "features", "datatype": self.datatype, "shape": [-1, 2]}],
-            "outputs": [{"name": "same", "datatype": made, "shape": [-1, 2]}],
+            "columns": list("abcdefgh"[:columns]),
+            "inputs": [{"name": "features", "datatype": self.datatype, "shape": [-1, columns]}],
+            "outputs": [{"name": "same", "datatype": made, "shape": [-1, columns]}],
             "self_test": {"inputs": self.rows, "outputs": {"same": self.answers or self.rows}},
         }
         inputs = ["features"] if self.table is None else ["table", "features"]
         graph = helper.make_graph(
             [helper.make_node(self.op, inputs, ["same"], **self.attributes)],
             "one",
-            [helper.make_tensor_value_info("features", ONNX_TYPES[self.datatype], ["rows", 2])],
-            [helper.make_tensor_value_info("same", ONNX_TYPES[made], ["rows", 2])],
+            [helper.make_tensor_value_info("features", ONNX_TYPES[self.datatype], ["rows", columns])],
+            [helper.make_tensor_value_info("same", ONNX_TYPES[made], ["rows", columns])],
             [] if self.table is None else [numpy_helper.from_array(self.table, "table")],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

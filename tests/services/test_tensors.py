@@ -96,6 +96,13 @@ def test_json_and_bytes_give_the_same_numbers(numbers):
     assert np.array_equal(reader.from_bytes(to_bytes(expected, "FP32"), 2), expected)
 
 
+@pytest.mark.parametrize("datatype", ONNX_TYPES)
+@pytest.mark.parametrize("data", [b'["\xff", "a"]', b'[["a", "\xff"]]', b'[["a"], "\xff"]', b'[["a", {"\xff": 1}]]'])
+def test_json_that_is_not_utf_8_is_refused(datatype, data):
+    with pytest.raises(TensorError):
+        Reader(datatype, ["a", "b"]).from_json(data, 1)
+
+
 @pytest.mark.parametrize("length", ["", "x", "-1", "0", "1000000", "9" * 30, "12.5"])
 def test_a_wrong_length_of_the_json_is_refused(client, length):
     answer = client.post(
