@@ -21,7 +21,8 @@ _WARM_UP = 2_000
 def bad_requests(model: str, datatype: str = "FP32", seed: int = 0) -> Iterator[bytes]:
     """Requests without end, most of them wrong: random bytes, damaged bodies, false headers, odd paths.
 
-    They are for a model of four columns of the datatype. Each is a whole HTTP/1.1 request that a server can answer and keep the connection.
+    They are for a model of four columns of the datatype. Each is a whole HTTP/1.1 request that a server can answer and
+    keep the connection.
     """
     chance = random.Random(seed)
     row = {"BOOL": [True, False, True, False], "BYTES": ["a", "b", "c", "d"]}.get(datatype, [1, 2, 3, 4])

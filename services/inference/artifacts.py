@@ -164,7 +164,7 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     version.file = onnx if metadata.browser else None
     _self_test(version, metadata)
     try:
-        version.background = version.reader.from_rows(metadata.background or metadata.self_test.inputs)
+        version.background = version.reader.from_metadata(metadata.background or metadata.self_test.inputs)
     except TensorError as error:
         raise ArtifactError(f"its background rows do not fit: {error}") from None
     return version
@@ -193,7 +193,7 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
     if test.outputs.keys() != version.outputs.keys():
         raise ArtifactError(f"its self-test has outputs {[*test.outputs]}, the model has {[*version.outputs]}")
     try:
-        rows = version.reader.from_rows(test.inputs)
+        rows = version.reader.from_metadata(test.inputs)
         answers = version.predict(rows, list(test.outputs))
         expectations = [np.array(values) for values in test.outputs.values()]
     except Exception as error:  # as above: whatever goes wrong, this version cannot answer

@@ -77,9 +77,11 @@ class Reader:
         self.width = len(columns)
         kind = KINDS[datatype]
         self.is_number = kind.dtype.kind in "fiu"
+        self.json = kind.json
+        self.decode_rows = msgspec.json.Decoder(list[list[kind.json]]).decode  # type: ignore[name-defined]
+        """Rows out of JSON, nested; what msgspec raises tells what is wrong."""
         self._dtype = kind.dtype
         self._flat = msgspec.json.Decoder(list[kind.json]).decode  # type: ignore[name-defined]
-        self._nested = msgspec.json.Decoder(list[list[kind.json]]).decode  # type: ignore[name-defined]
         # A struct makes the bytes of an array in a third of the time that numpy takes to look at each number,
         # and refuses what does not fit.
         self._packs = _Packs(kind.code)
@@ -136,31 +138,38 @@ class Reader:
         return self._finite(converted)
 
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
-        """Rows of numbers as an array.
+        """Rows of values as an array; each is of the type that it has in JSON.
 
         Raises:
             TensorError: if a row is too short or too long, or a number does not fit.
         """
-        for number, row in enumerate(rows):
-            if len(row) != len(self.columns):
-                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {len(self.columns)}")
-        if not rows:
-            return np.empty((0, len(self.columns)), self._dtype)
+        self._check_widths(rows)
+        return self._array([value for row in rows for value in row], len(rows))
+
+    def from_metadata(self, rows: Sequence[Sequence[float | str]]) -> Array:
+        """The same for an artifact's metadata, which have a float for every number.
+
+        Raises:
+            TensorError: if a row is too short or too long, or a number does not fit.
+        """
         if self.datatype == "BYTES":
-            return self._array([str(cell) for row in rows for cell in row], len(rows))
+            return self.from_rows([[str(cell) for cell in row] for row in rows])
+        self._check_widths(rows)
         return self.from_array(np.array(rows))
+
+    def _check_widths(self, rows: Sequence[Sequence[Any]]) -> None:
+        for number, row in enumerate(rows):
+            if len(row) != self.width:
+                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {self.width}")
 
     def _from_nested(self, data: bytes | msgspec.Raw, rows: int) -> Array:
         try:
-            values = self._nested(data)
+            values = self.decode_rows(data)
         except _NOT_READABLE as error:
             raise TensorError(str(error).replace("`$", "`data")) from None
         if len(values) != rows:
-            raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, len(self.columns)]}")
-        for number, row in enumerate(values):
-            if len(row) != len(self.columns):
-                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {len(self.columns)}")
-        return self._array([number for row in values for number in row], rows)
+            raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, self.width]}")
+        return self.from_rows(values)
 
     def _array(self, values: list[Any], rows: int) -> Array:
         """An array of shape [rows, columns] of as many numbers."""

@@ -61,7 +61,9 @@ def test_bad_requests_leave_nothing_behind(running):
     assert len(labels) < 20  # clients cannot make metrics
 
 
-@pytest.mark.parametrize(("datatype", "row"), [("BYTES", list("abcd")), ("INT64", [1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    ("datatype", "row"), [("BYTES", list("abcd")), ("BOOL", [1, 0, 1, 0]), ("INT64", [1, 2, 3, 4])]
+)
 def test_no_bad_request_makes_a_model_of_another_datatype_fail(run_directory, datatype, row):
     running = run_directory(OneNode(datatype, [row]), MLP_MAX_ROWS="8", MLP_MAX_BODY_BYTES="100000")
     client = Client(running.url)
