@@ -1,6 +1,8 @@
 """Every datatype of the protocol goes in and out, as JSON and as bytes, through a model that takes it."""
 
+import gzip
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.inference.content import decompress
+from services.inference.protocol import RequestError
 from services.inference.tensors import KINDS, Reader, TensorError, to_bytes
 from tests.services.conftest import client_of, serve_directory
 from tests.services.models import ONNX_TYPES, OneNode
@@ -139,7 +143,14 @@ def test_json_and_binary_data_must_agree(client, parameters, data, attached, sai
     [
         ("br", b"", 415, "must be gzip or deflate, given: 'br'"),
         ("gzip", b"not gzip", 400, "the body is not gzip"),
+        ("gzip", b"", 400, "it ends too early"),
         ("gzip", bytes.fromhex("1f8b0800000000000003"), 400, "it ends too early"),
+        ("gzip", gzip.compress(b"{}") + b"junk", 400, "the body is not gzip"),
+        ("gzip", gzip.compress(b"{}") + b"\x00", 400, "the body is not gzip"),
+        ("gzip", gzip.compress(b"{}") + gzip.compress(b"")[:-1], 400, "it ends too early"),
+        ("gzip", gzip.compress(b" ") * 2000, 400, "there is more after 1024 of its members"),
+        ("gzip", gzip.compress(b" " * 60_000) * 2, 413, "more than the limit of 100000 bytes"),
+        ("deflate", zlib.compress(b"{}") * 2, 400, "there is more after 1 of its members"),
     ],
 )
 def test_a_bad_encoding_is_refused(client, encoding, content, status, said):
@@ -148,9 +159,17 @@ def test_a_bad_encoding_is_refused(client, encoding, content, status, said):
     assert said in answer.json()["error"]
 
 
-def test_a_bomb_is_not_unpacked(client):
-    import gzip
+@pytest.mark.parametrize("length", [1, 7, 100_000])  # of the text in a member; random digits hardly pack
+def test_all_members_of_a_gzip_body_are_read(length):
+    text = "".join(map(str, np.random.default_rng(0).integers(0, 10, 70 * length // (1 + length // 1000)))).encode()
+    parts = [text[at : at + length] for at in range(0, len(text), length)]
+    packed = b"".join(gzip.compress(part) for part in [b"", *parts, b""])
+    assert decompress(packed, b"gzip", len(text)) == text
+    with pytest.raises(RequestError):
+        decompress(packed, b"gzip", len(text) - 1)
 
+
+def test_a_bomb_is_not_unpacked(client):
     bomb = gzip.compress(b" " * 50_000_000)
     answer = client.post("/v2/models/digits/infer", content=bomb, headers={"content-encoding": "gzip"})
     assert answer.status_code == 413
