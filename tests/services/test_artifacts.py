@@ -1,12 +1,14 @@
 import hashlib
 
 import numpy as np
+import onnx
 import pytest
 
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion
 from services.inference import artifacts
 from services.inference.artifacts import ArtifactError, load_archive, load_directory
 from tests.services.conftest import Linear, archive_of
+from tests.services.models import OneNode
 
 
 def load(archive, sha256=None):
@@ -47,6 +49,33 @@ def test_a_good_artifact_answers_as_the_model_does(linear):
 def test_how_long_a_row_takes_is_known(linear):
     quick, slow = load(linear.archive()), load(Linear(slow=300).archive())
     assert 0 < quick.seconds_per_row < slow.seconds_per_row
+
+
+@pytest.mark.parametrize(
+    ("model", "can_batch"),
+    [
+        (OneNode("FP32", [[1, 0], [0, 2]]), True),
+        (OneNode("FP32", [[1, 0], [1, 0]]), False),  # the same rows cannot tell
+        (OneNode("FP32", [[1, 0]]), False),
+        (OneNode("BYTES", [["a", "b"], ["a", "c"]]), True),
+        (OneNode("FP32", [[5, 5]], "Softmax", answers=[[1, 1]], attributes={"axis": 0}), False),  # mixes rows
+        (OneNode("FP32", [[5, 5]] * 2, "Softmax", answers=[[0.5, 0.5]] * 2, attributes={"axis": 0}), False),
+    ],
+)
+def test_predictions_are_shared_only_if_the_self_test_proves_that_rows_do_not_mix(tmp_path, model, can_batch):
+    for name, content in model.files().items():
+        (tmp_path / name).write_bytes(content)
+    assert load_directory(tmp_path).can_batch is can_batch
+
+
+def test_a_model_that_takes_one_row_only_is_refused(tmp_path):
+    files = OneNode("FP32").files()
+    model = onnx.load_from_string(files[MODEL_FILE])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    (tmp_path / METADATA_FILE).write_bytes(files[METADATA_FILE])
+    with pytest.raises(ArtifactError, match="it does not take any number of rows"):
+        load_directory(tmp_path)
 
 
 def spoiled_self_test():
