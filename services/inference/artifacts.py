@@ -21,6 +21,10 @@ from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata,
 from services.inference.protocol import RequestError, Selection, output_of
 from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
+_UNPACKED_BYTES, _UNPACKED_TIMES = 64 * 2**20, 20
+"""How much an archive may hold, and how many times its own size if that is more: models hardly pack to a tenth."""
+_PART_BYTES = 2**20
+
 _SLOW_S = 0.002
 _LARGE_ROWS = 64  # enough that what a prediction costs whatever its rows hardly counts
 
@@ -108,12 +112,10 @@ def load_archive(archive: bytes, model: str, live: LiveVersion) -> Version:
     if digest != live.sha256:
         raise ArtifactError(f"its checksum is {digest} ({len(archive)} bytes), but {live.sha256} was promised")
     try:
-        # Only the two files are read, into memory: no path in the archive ever reaches the file system.
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive)), mode="r:") as tar:
-            files = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
-            onnx, metadata = (_read(tar, files, name) for name in (MODEL_FILE, METADATA_FILE))
+        files = _unpack(archive)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ArtifactError(f"it cannot be unpacked: {error}") from None
+    onnx, metadata = (_file(files, name) for name in (MODEL_FILE, METADATA_FILE))
     return _load(onnx, metadata, model, str(live.version))
 
 
@@ -129,11 +131,48 @@ def load_directory(folder: Path) -> Version:
         raise ArtifactError(str(error)) from None
 
 
-def _read(tar: tarfile.TarFile, files: dict[str, tarfile.TarInfo], name: str) -> bytes:
-    content = tar.extractfile(files[name]) if name in files else None
-    if not content:
+class _Unpacked(gzip.GzipFile):
+    """What gzip unpacks, read no further than a limit: some bytes can unpack to a thousand times as many."""
+
+    def __init__(self, archive: bytes) -> None:
+        super().__init__(fileobj=io.BytesIO(archive))
+        self.limit = max(_UNPACKED_BYTES, _UNPACKED_TIMES * len(archive))
+        self._why = f"of an archive of {len(archive)} bytes, at most {self.limit} are unpacked"
+        self._left = self.limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        part = super().read(size)
+        self._left -= len(part)
+        if self._left < 0:
+            raise ArtifactError(f"it holds more than {self.limit} bytes: {self._why}")
+        return part
+
+    def check(self, member: tarfile.TarInfo) -> None:
+        """Refuse a file that says itself that it is over the limit, before there is any memory for it."""
+        if member.size > self.limit:
+            raise ArtifactError(f"its {member.name} has {member.size} bytes: {self._why}")
+
+
+def _unpack(archive: bytes) -> dict[str, bytes]:
+    """The two files, and the names of the others; only into memory: no path in it ever reaches the file system."""
+    files = {}
+    with _Unpacked(archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r|", bufsize=_PART_BYTES) as tar:
+        for member in tar:
+            if not member.isreg():
+                continue
+            name = member.name.removeprefix("./")
+            unpacked.check(member)
+            content = tar.extractfile(member) if name in (MODEL_FILE, METADATA_FILE) else None
+            files[name] = content.read() if content else b""
+        while unpacked.read(_PART_BYTES):  # gzip's own checksum is at the end
+            pass
+    return files
+
+
+def _file(files: dict[str, bytes], name: str) -> bytes:
+    if name not in files:
         raise ArtifactError(f"it has no {name}; it holds: {', '.join(sorted(files)) or 'nothing'}")
-    return content.read()
+    return files[name]
 
 
 def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> Version:

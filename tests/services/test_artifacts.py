@@ -1,4 +1,8 @@
+import gzip
 import hashlib
+import io
+import tarfile
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -137,6 +141,46 @@ def test_other_members_of_an_archive_are_ignored_wherever_they_point_to(linear, 
     outside = tmp_path / "outside"
     load(archive_of({f"../../../../{outside}": b"x", **{f"./{name}": data for name, data in linear.files().items()}}))
     assert not outside.exists()
+
+
+def packed(*members):
+    """An archive of members of so many zeros, with these attributes."""
+    content = io.BytesIO()
+    with gzip.GzipFile(fileobj=content, mode="wb") as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for name, size, changes in members:
+            member = tarfile.TarInfo(name)
+            for key, value in changes.items():
+                setattr(member, key, value)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    return content.getvalue()
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (
+            [(MODEL_FILE, 80 * MB, {})],
+            r"its model.onnx has 83886080 bytes: of an archive of \d+ bytes, at most 67108864 ",
+        ),
+        ([("other", 80 * MB, {})], r"its other has 83886080 bytes"),
+        ([("a", 40 * MB, {}), ("b", 40 * MB, {})], r"it holds more than 67108864 bytes: of an archive of \d+ bytes"),
+        ([(MODEL_FILE, 80 * MB, {"type": tarfile.XHDTYPE})], "it holds more than 67108864 bytes"),  # its extra headers
+        ([(MODEL_FILE, 0, {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})], "it has no model.onnx"),
+    ],
+)
+def test_an_archive_that_unpacks_to_far_too_much_is_refused_before_it_is_in_memory(members, said):
+    archive = packed(*members)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match=said):
+            load(archive)
+        assert tracemalloc.get_traced_memory()[1] < 150 * MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_directory_is_version_1(linear, tmp_path):
