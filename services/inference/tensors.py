@@ -107,7 +107,7 @@ class Reader:
         """The binary form, little-endian, as an array of shape [rows, columns].
 
         Raises:
-            TensorError: if there are too few or too many bytes, or a number is not finite.
+            TensorError: if there are too few or too many bytes, a number is not finite, or a BOOL neither 0 nor 1.
         """
         shape = [rows, len(self.columns)]
         if self.datatype == "BYTES":
@@ -118,7 +118,7 @@ class Reader:
             array = np.frombuffer(data, self._dtype)
         if len(array) != rows * len(self.columns):
             raise TensorError(f"it has {len(array)} numbers, but the shape {shape} needs {rows * len(self.columns)}")
-        return self._finite(array.reshape(shape))
+        return self._finite(self._zero_or_one(array.reshape(shape)))
 
     def from_array(self, array: Array) -> Array:
         """Numbers of another type as this one.
@@ -130,6 +130,7 @@ class Reader:
             raise TensorError(f"the shape must be [rows, {len(self.columns)}], given: {list(array.shape)}")
         if array.dtype.kind not in "biuf" or self._dtype.kind == "O":
             raise TensorError(f"{array.dtype} cannot be used as {self.datatype}")
+        array = self._zero_or_one(array)
         with np.errstate(over="ignore", invalid="ignore"):
             converted = array.astype(self._dtype)
         if self._dtype.kind != "f" and not np.array_equal(converted, array):
@@ -179,6 +180,14 @@ class Reader:
             return np.ndarray((rows, self.width), self._dtype, self._packs[len(values)](*values))
         except (struct.error, OverflowError):
             raise TensorError(self._first_misfit(values)) from None
+
+    def _zero_or_one(self, array: Array) -> Array:
+        """The array, if it is not of bytes that stand for no bool: numpy would hand them on as they are."""
+        if array.dtype.kind == "b" and (raw := array.view(np.uint8)).max(initial=0) > 1:
+            row, column = np.argwhere(raw > 1)[0]
+            name = self.columns[column]
+            raise TensorError(f"row {row}, column {name!r}: the byte is {raw[row, column]}, but a BOOL is 0 or 1")
+        return array
 
     def _finite(self, array: Array) -> Array:
         if array.dtype.kind == "f" and not np.isfinite(array).all():

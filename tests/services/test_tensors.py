@@ -79,6 +79,7 @@ def test_a_number_that_does_not_fit_is_named(datatype, data, said):
         ("FP32", b"123", "3 bytes are no whole number of FP32"),
         ("FP32", b"1234", "it has 1 numbers, but the shape [1, 2] needs 2"),
         ("FP32", np.array([1, np.inf], "<f4").tobytes(), "column 'b': the number does not fit"),
+        ("BOOL", b"\x01\x02", "row 0, column 'b': the byte is 2, but a BOOL is 0 or 1"),
         ("BYTES", b"\x01\x00", "longer than the data"),
         ("BYTES", b"\xff\xff\xff\xff", "longer than the data"),
         ("BYTES", b"\x01\x00\x00\x00\xff", "not UTF-8"),
@@ -88,6 +89,14 @@ def test_bad_binary_data_is_refused(datatype, data, said):
     with pytest.raises(TensorError) as caught:
         Reader(datatype, ["a", "b"]).from_bytes(data, 1)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "INT8", "FP32"])
+def test_an_array_of_bytes_that_are_no_bools_is_refused(datatype):
+    array = np.array([[0, 1], [1, 255]], np.uint8).view(bool)
+    with pytest.raises(TensorError, match=r"row 1, column 'b': the byte is 255, but a BOOL is 0 or 1"):
+        Reader(datatype, ["a", "b"]).from_array(array)
+    assert Reader(datatype, ["a", "b"]).from_array(array[:1]).tolist() == [[0, 1]]
 
 
 @settings(max_examples=50, deadline=None)
