@@ -1,6 +1,6 @@
 """Sends bad requests to a running service, and looks for answers of 500 and for memory that is not given back.
 
-python -m benchmarks.fuzz http://127.0.0.1:8080 --model digits [--requests 100000] [--pid PID]
+python -m benchmarks.fuzz http://127.0.0.1:8080 --model digits [--datatype FP32] [--requests 100000] [--pid PID]
 """
 
 import argparse
@@ -18,21 +18,37 @@ import psutil
 _WARM_UP = 2_000
 
 
-def bad_requests(model: str, seed: int = 0) -> Iterator[bytes]:
+def bad_requests(model: str, datatype: str = "FP32", seed: int = 0) -> Iterator[bytes]:
     """Requests without end, most of them wrong: random bytes, damaged bodies, false headers, odd paths.
 
-    Each is a whole HTTP/1.1 request that a server can answer and keep the connection.
+    They are for a model of four columns of the datatype. Each is a whole HTTP/1.1 request that a server can answer and
+    keep the connection.
     """
     chance = random.Random(seed)
-    good = {"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}], "id": "a"}
+    row = {"BOOL": [True, False, True, False], "BYTES": ["a", "b", "c", "d"]}.get(datatype, [1, 2, 3, 4])
+    good = {"inputs": [{"name": "features", "datatype": datatype, "shape": [1, 4], "data": row}], "id": "a"}
     bodies = [
         json.dumps(good).encode(),
-        b"[[1, 2, 3, 4]]",
-        b"1,2,3,4\n",
+        json.dumps([row]).encode(),
+        b",".join(json.dumps(value).encode() for value in row),
         b'{"id": "a", "label": 1}',
         b"\x93NUMPY\x01\x00",
     ]
-    odd = [b"NaN", b"1e999", b"null", b"[" * 2000, b"-1", b'""', b"\xff", b"\x00", b"{}", b"1" * 400, b"true"]
+    odd = [
+        b"NaN",
+        b"1e999",
+        b"null",
+        b"[" * 2000,
+        b"-1",
+        b'""',
+        b"\xff",
+        b"\x00",
+        b"{}",
+        b"1" * 400,
+        b"true",
+        b'"\xff"',
+        b"[1]",
+    ]
     paths = [
         f"/v2/models/{model}/infer",
         f"/v2/models/{model}/versions/1/infer",
@@ -55,9 +71,12 @@ def bad_requests(model: str, seed: int = 0) -> Iterator[bytes]:
     ]
     while True:
         body = bytearray(chance.choice(bodies) if chance.random() < 0.8 else chance.randbytes(chance.randrange(200)))
-        for _ in range(chance.randrange(4)):
-            at = chance.randrange(len(body) + 1)
-            body[at : at + chance.randrange(5)] = chance.choice(odd)
+        if chance.random() < 0.5:
+            body = body.replace(json.dumps(chance.choice(row)).encode(), chance.choice(odd))
+        else:
+            for _ in range(chance.randrange(4)):
+                at = chance.randrange(len(body) + 1)
+                body[at : at + chance.randrange(5)] = chance.choice(odd)
         headers = [(chance.choice(names), chance.choice(values)) for _ in range(chance.randrange(3))]
         if chance.random() < 0.1:
             body = bytearray(gzip.compress(body))
@@ -122,12 +141,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--model", default="digits")
+    parser.add_argument("--datatype", default="FP32", help="of the model's features")
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--pid", type=int, help="process whose memory is looked at")
     arguments = parser.parse_args()
     statuses: Counter[int] = Counter()
     client = Client(arguments.url)
-    for number, request in enumerate(bad_requests(arguments.model)):
+    for number, request in enumerate(bad_requests(arguments.model, arguments.datatype)):
         if arguments.pid and (number == _WARM_UP or number % (arguments.requests // 5) == 0):
             print(f"after {number:7} requests: {resident_mb(arguments.pid):.1f} MB")
         if number == arguments.requests:

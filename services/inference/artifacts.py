@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 import time
 import zlib
@@ -13,13 +14,24 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from pydantic import ValidationError
 
 from contract.service import INPUT, METADATA_FILE, MODEL_FILE, ArtifactMetadata, LiveVersion, Tensor
-from services.inference.protocol import Selection, output_of
+from services.inference.protocol import RequestError, Selection, output_of
 from services.inference.tensors import KINDS, Array, Reader, TensorError, encode
 
+_UNPACKED_BYTES, _UNPACKED_TIMES = 64 * 2**20, 20
+"""How much an archive may hold, and how many times its own size if that is more: models hardly pack to a tenth."""
+_PART_BYTES = 2**20
+
 _SLOW_S = 0.002
+_MANY_ROWS = 64  # enough that what a prediction costs whatever its rows hardly counts
+
+# What ONNX Runtime says of a node that failed; a source file, a line and a function may come before the reason.
+_find_failed_node = re.compile(
+    r"while running (\S+) node\..*?Status Message: (?:/\S+:\d+ .*?\) )?(.+)", re.DOTALL
+).search
 
 
 class ArtifactError(Exception):
@@ -51,13 +63,43 @@ class Version:
         """Whether a row gets the same answer whatever rows are beside it, so that requests can share a prediction."""
         self.is_slow = False
         """Whether a prediction takes so long that it would hold up the event loop."""
+        self.quick_rows = 0
+        """How many rows a prediction may have before it takes as long as that."""
+        self.proven: Array | None = None
+        """Rows that the model has answered as it should."""
         self._session = session
         self._run_options = onnxruntime.RunOptions()  # otherwise each run makes one
+        self._run_options.log_severity_level = 4  # what fails is raised; it would be on stderr too, and not as JSON
 
     def predict(self, features: Array, outputs: Sequence[str]) -> list[Array]:
-        """Compute the named outputs for rows of features."""
-        answers: list[Array] = self._session.run(outputs, {INPUT: features}, self._run_options)
+        """Compute the named outputs for rows of features.
+
+        Raises:
+            RequestError: if the model itself fails at these features: an index beyond its table, a text that should
+                be a number.
+        """
+        try:
+            answers: list[Array] = self._session.run(outputs, {INPUT: features}, self._run_options)
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            if reason := self._refusal(str(error)):
+                raise RequestError(400, f"the model cannot answer these features: {reason}") from None
+            raise
         return answers
+
+    def _refusal(self, error: str) -> str:
+        """Why the features are to blame for a failed run; empty if they are not.
+
+        They are if a node of the model failed, and the model still answers what it has answered before: after a fault
+        of the session, or of the GPU, it does not. Want of memory is the service's own trouble.
+        """
+        node = _find_failed_node(error)
+        if not node or self.proven is None or "alloc" in node[2]:
+            return ""
+        try:
+            self._session.run(None, {INPUT: self.proven}, self._run_options)
+        except Exception:  # ONNX Runtime's own errors share no public base class
+            return ""
+        return f"{node[1]}: {node[2].strip()}"
 
 
 def load_archive(archive: bytes, model: str, live: LiveVersion) -> Version:
@@ -70,12 +112,10 @@ def load_archive(archive: bytes, model: str, live: LiveVersion) -> Version:
     if digest != live.sha256:
         raise ArtifactError(f"its checksum is {digest} ({len(archive)} bytes), but {live.sha256} was promised")
     try:
-        # Only the two files are read, into memory: no path in the archive ever reaches the file system.
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive)), mode="r:") as tar:
-            files = {member.name.removeprefix("./"): member for member in tar if member.isreg()}
-            onnx, metadata = (_read(tar, files, name) for name in (MODEL_FILE, METADATA_FILE))
+        files = _unpack(archive)
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ArtifactError(f"it cannot be unpacked: {error}") from None
+    onnx, metadata = (_file(files, name) for name in (MODEL_FILE, METADATA_FILE))
     return _load(onnx, metadata, model, str(live.version))
 
 
@@ -91,11 +131,48 @@ def load_directory(folder: Path) -> Version:
         raise ArtifactError(str(error)) from None
 
 
-def _read(tar: tarfile.TarFile, files: dict[str, tarfile.TarInfo], name: str) -> bytes:
-    content = tar.extractfile(files[name]) if name in files else None
-    if not content:
+class _Unpacked(gzip.GzipFile):
+    """What gzip unpacks, read no further than a limit: some bytes can unpack to a thousand times as many."""
+
+    def __init__(self, archive: bytes) -> None:
+        super().__init__(fileobj=io.BytesIO(archive))
+        self.limit = max(_UNPACKED_BYTES, _UNPACKED_TIMES * len(archive))
+        self._why = f"of an archive of {len(archive)} bytes, at most {self.limit} are unpacked"
+        self._left = self.limit
+
+    def read(self, size: int | None = -1) -> bytes:
+        part = super().read(size)
+        self._left -= len(part)
+        if self._left < 0:
+            raise ArtifactError(f"it holds more than {self.limit} bytes: {self._why}")
+        return part
+
+    def check(self, member: tarfile.TarInfo) -> None:
+        """Refuse a file that says itself that it is over the limit, before there is any memory for it."""
+        if member.size > self.limit:
+            raise ArtifactError(f"its {member.name} has {member.size} bytes: {self._why}")
+
+
+def _unpack(archive: bytes) -> dict[str, bytes]:
+    """The two files, and the names of the others; only into memory: no path in it ever reaches the file system."""
+    files = {}
+    with _Unpacked(archive) as unpacked, tarfile.open(fileobj=unpacked, mode="r|", bufsize=_PART_BYTES) as tar:
+        for member in tar:
+            if not member.isreg():
+                continue
+            name = member.name.removeprefix("./")
+            unpacked.check(member)
+            content = tar.extractfile(member) if name in (MODEL_FILE, METADATA_FILE) else None
+            files[name] = content.read() if content else b""
+        while unpacked.read(_PART_BYTES):  # gzip's own checksum is at the end
+            pass
+    return files
+
+
+def _file(files: dict[str, bytes], name: str) -> bytes:
+    if name not in files:
         raise ArtifactError(f"it has no {name}; it holds: {', '.join(sorted(files)) or 'nothing'}")
-    return content.read()
+    return files[name]
 
 
 def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> Version:
@@ -126,7 +203,7 @@ def _load(onnx: bytes, metadata_json: bytes, model: str | None, number: str) -> 
     version.file = onnx if metadata.browser else None
     _self_test(version, metadata)
     try:
-        version.background = version.reader.from_rows(metadata.background or metadata.self_test.inputs)
+        version.background = version.reader.from_metadata(metadata.background or metadata.self_test.inputs)
     except TensorError as error:
         raise ArtifactError(f"its background rows do not fit: {error}") from None
     return version
@@ -155,7 +232,7 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
     if test.outputs.keys() != version.outputs.keys():
         raise ArtifactError(f"its self-test has outputs {[*test.outputs]}, the model has {[*version.outputs]}")
     try:
-        rows = version.reader.from_rows(test.inputs)
+        rows = version.reader.from_metadata(test.inputs)
         answers = version.predict(rows, list(test.outputs))
         expectations = [np.array(values) for values in test.outputs.values()]
     except Exception as error:  # as above: whatever goes wrong, this version cannot answer
@@ -170,12 +247,26 @@ def _self_test(version: Version, metadata: ArtifactMetadata) -> None:
         worst = float(np.max(np.abs(answer - expected)))
         if not worst <= test.tolerance:  # this way round, NaN fails too
             raise ArtifactError(f"its self-test fails: {name} is off by {worst:g}, the tolerance is {test.tolerance:g}")
-    alone = [version.predict(rows[i : i + 1], list(test.outputs)) for i in range(len(rows))]
-    version.can_batch = all(
-        answer.ndim > 0 and len(answer) == len(rows) and _same(np.concatenate(single), answer, test.tolerance)
-        for single, answer in zip(zip(*alone, strict=True), answers, strict=True)
+    version.proven = rows
+    try:
+        version.can_batch = _ignores_neighbours(
+            version, rows, dict(zip(test.outputs, answers, strict=True)), test.tolerance
+        )
+        version.is_slow = _seconds(version, rows) > _SLOW_S
+        if not version.is_slow:  # otherwise it would take long, and perhaps much memory
+            many = rows[np.arange(max(_MANY_ROWS, len(rows))) % len(rows)]
+            version.quick_rows = int(len(many) * _SLOW_S / _seconds(version, many, runs=2))
+    except Exception as error:
+        raise ArtifactError(f"it does not take any number of rows, as its {METADATA_FILE} promises: {error}") from None
+
+
+def _ignores_neighbours(version: Version, rows: Array, answers: dict[str, Array], tolerance: float) -> bool:
+    """Whether the rows get alone the answers that they have got together; rows that are all the same do not show it."""
+    alone = [version.predict(rows[i : i + 1], list(answers)) for i in range(len(rows))]
+    return bool((rows != rows[0]).any()) and all(
+        answer.ndim > 0 and len(answer) == len(rows) and _same(np.concatenate(single), answer, tolerance)
+        for single, answer in zip(zip(*alone, strict=True), answers.values(), strict=True)
     )
-    version.is_slow = _seconds(version, rows) > _SLOW_S
 
 
 def _same(one: Array, other: Array, tolerance: float) -> bool:
@@ -184,10 +275,10 @@ def _same(one: Array, other: Array, tolerance: float) -> bool:
     return bool(np.max(np.abs(one - other)) <= tolerance)
 
 
-def _seconds(version: Version, rows: Array) -> float:
-    """The best of three, because whatever else runs only makes it longer."""
+def _seconds(version: Version, rows: Array, runs: int = 3) -> float:
+    """The best of a few runs, because whatever else runs only makes it longer."""
     times = []
-    for _ in range(3):
+    for _ in range(runs):
         start = time.perf_counter()
         version.predict(rows, list(version.outputs))
         times.append(time.perf_counter() - start)

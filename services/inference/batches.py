@@ -39,10 +39,9 @@ class Batches:
         names = version.everything.names
         try:
             answers = version.predict(np.concatenate([features for features, _ in waiting]), names)
-        except Exception as error:  # each of them reports it as it would have alone
-            for _, future in waiting:
-                if not future.done():
-                    future.set_exception(error)
+        except Exception:  # it may be the fault of one: each gets the answer, or the error, that it would have alone
+            for features, future in waiting:
+                _predict_alone(version, features, names, future)
             return
         start = 0
         for features, future in waiting:
@@ -50,3 +49,12 @@ class Batches:
             if not future.done():  # its client may have gone
                 future.set_result([answer[start:end] for answer in answers])
             start = end
+
+
+def _predict_alone(version: Version, features: Array, names: list[str], future: asyncio.Future[Answers]) -> None:
+    if future.done():
+        return
+    try:
+        future.set_result(version.predict(features, names))
+    except Exception as error:
+        future.set_exception(error)

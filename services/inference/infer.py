@@ -83,6 +83,11 @@ class Question(Struct, gc=False):
     """The JSON of the features, if they came as that."""
     explains: bool = False
 
+    @property
+    def takes_long(self) -> bool:
+        """Whether the answer would hold up the event loop."""
+        return self.explains or len(self.features) > self.version.quick_rows
+
 
 class Target(NamedTuple):
     """What a path asks for: how its requests are read, and how the answers are written."""
@@ -150,7 +155,7 @@ class Inference:
                 body = decompress(body, call.headers[b"content-encoding"], self._max_bytes)
             if len(body) > _THREAD_ABOVE_BYTES or target.model.is_slow:
                 reply = await gate.in_thread(_answer, (target, call, body), arrived)
-            elif (question := target.read(target, call, body)).explains:
+            elif (question := target.read(target, call, body)).takes_long:
                 reply = await gate.in_thread(_reply, (target, call, question), arrived)
             else:
                 if gate.has_company and question.is_plain and len(question.features) <= MOST_ROWS:

@@ -4,12 +4,12 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from msgspec import Struct
+from msgspec import Meta, Struct
 from numpy.lib import format as npy
 
 from services.inference.live import Headers
@@ -18,12 +18,16 @@ from services.inference.tensors import Array, Reader, TensorError, encode
 
 JSON, CSV, NPY = b"application/json", b"text/csv", b"application/x-npy"
 HEADERS = frozenset((b"content-type", b"accept", b"x-amzn-sagemaker-inference-id", b"x-amzn-sagemaker-target-model"))
+_VALUE = {"anyOf": [{"type": "number"}, {"type": "boolean"}, {"type": "string"}]}
 
 
 class Instances(Struct):
     """Rows to predict; a bare list of rows does as well."""
 
-    instances: list[list[float]]
+    instances: Annotated[
+        msgspec.Raw,  # decoded later, when it is known what the model takes
+        Meta(extra_json_schema={"type": "array", "items": {"type": "array", "items": _VALUE}}),
+    ]
 
 
 class Predictions(Struct):
@@ -32,15 +36,10 @@ class Predictions(Struct):
     predictions: list[dict[str, Any]]
 
 
-class _AnyInstances(Struct):
-    instances: list[list[Any]]
-
-
 _is_quality = re.compile(rb"[01](\.\d{0,3})?").fullmatch
+_match_integer = re.compile(r"([+-]?[0-9]+)(\.0*)?").fullmatch
+_is_decimal = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?").fullmatch
 _decode = msgspec.json.Decoder(Instances).decode
-_decode_bare = msgspec.json.Decoder(list[list[float]]).decode
-_decode_any = msgspec.json.Decoder(_AnyInstances).decode
-_decode_any_bare = msgspec.json.Decoder(list[list[Any]]).decode
 
 
 def read_features(body: bytes, headers: Headers, reader: Reader) -> Array:
@@ -109,21 +108,21 @@ def _accepted(header: bytes, kinds: Sequence[bytes]) -> bytes:
 
 
 def _read_json(body: bytes, reader: Reader) -> list[list[Any]]:
-    is_bare = body.lstrip()[:1] == b"["
     try:
-        if reader.is_number:
-            return _decode_bare(body) if is_bare else _decode(body).instances
-        return _decode_any_bare(body) if is_bare else _decode_any(body).instances
+        rows = body if body.lstrip()[:1] == b"[" else _decode(body).instances
+        return reader.decode_rows(rows)
     except (msgspec.DecodeError, RecursionError, ValueError) as error:
         raise bad_json(body, error) from None
 
 
 def _read_csv(body: bytes, reader: Reader) -> list[list[Any]]:
+    read = _CELLS[reader.json]
     rows: list[list[Any]] = []
     try:
-        for row in csv.reader(body.decode("utf-8-sig").splitlines(), strict=True):
+        lines = io.StringIO(body.decode("utf-8-sig"), newline="")  # a text in quotes may have line breaks
+        for row in csv.reader(lines, strict=True):
             if row:
-                rows.append([_number(cell) for cell in row] if reader.is_number else list(row))
+                rows.append([read(cell) for cell in row])
     except (ValueError, csv.Error) as error:
         why = f"{error}; there must be no header line"
         raise RequestError(400, f"row {len(rows)} of the CSV cannot be read: {why}") from None
@@ -145,11 +144,29 @@ def _read_npy(body: bytes) -> Array:
         raise RequestError(400, f"the body is not a .npy file of rows: {error}") from None
 
 
-def _number(cell: str) -> float:
-    number = float(cell)
+def _float(cell: str) -> float:
+    number = float(cell) if _is_decimal(cell.strip()) else math.nan
     if not math.isfinite(number):
         raise ValueError(f"{cell!r} is not a finite number")
     return number
+
+
+def _int(cell: str) -> int:
+    integer = _match_integer(cell.strip())
+    if not integer:
+        raise ValueError(f"{cell!r} is not an integer")
+    return int(integer[1])  # by way of a float, it would lose digits
+
+
+def _bool(cell: str) -> bool:
+    value = {"true": True, "1": True, "false": False, "0": False}.get(cell.strip().lower())
+    if value is None:
+        raise ValueError(f"{cell!r} is none of true, false, 1 and 0")
+    return value
+
+
+_CELLS: dict[type, Callable[[str], Any]] = {float: _float, int: _int, bool: _bool, str: str}
+"""What reads a cell of CSV, by the type that it would have in JSON."""
 
 
 def _flat(value: Any) -> list[Any]:

@@ -18,6 +18,8 @@ encode = msgspec.json.Encoder().encode
 
 _MOST_PACKS = 64
 
+_NOT_READABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
 _is_nested = re.compile(rb"\s*\[\s*\[").match
 
 
@@ -75,9 +77,11 @@ class Reader:
         self.width = len(columns)
         kind = KINDS[datatype]
         self.is_number = kind.dtype.kind in "fiu"
+        self.json = kind.json
+        self.decode_rows = msgspec.json.Decoder(list[list[kind.json]]).decode  # type: ignore[name-defined]
+        """Rows out of JSON, nested; what msgspec raises tells what is wrong."""
         self._dtype = kind.dtype
         self._flat = msgspec.json.Decoder(list[kind.json]).decode  # type: ignore[name-defined]
-        self._nested = msgspec.json.Decoder(list[list[kind.json]]).decode  # type: ignore[name-defined]
         # A struct makes the bytes of an array in a third of the time that numpy takes to look at each number,
         # and refuses what does not fit.
         self._packs = _Packs(kind.code)
@@ -91,7 +95,7 @@ class Reader:
         width = self.width
         try:
             values = self._flat(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except _NOT_READABLE as error:
             if _is_nested(data):
                 return self._from_nested(data, rows)
             raise TensorError(str(error).replace("`$", "`data")) from None
@@ -103,7 +107,7 @@ class Reader:
         """The binary form, little-endian, as an array of shape [rows, columns].
 
         Raises:
-            TensorError: if there are too few or too many bytes, or a number is not finite.
+            TensorError: if there are too few or too many bytes, a number is not finite, or a BOOL neither 0 nor 1.
         """
         shape = [rows, len(self.columns)]
         if self.datatype == "BYTES":
@@ -114,7 +118,7 @@ class Reader:
             array = np.frombuffer(data, self._dtype)
         if len(array) != rows * len(self.columns):
             raise TensorError(f"it has {len(array)} numbers, but the shape {shape} needs {rows * len(self.columns)}")
-        return self._finite(array.reshape(shape))
+        return self._finite(self._zero_or_one(array.reshape(shape)))
 
     def from_array(self, array: Array) -> Array:
         """Numbers of another type as this one.
@@ -126,6 +130,7 @@ class Reader:
             raise TensorError(f"the shape must be [rows, {len(self.columns)}], given: {list(array.shape)}")
         if array.dtype.kind not in "biuf" or self._dtype.kind == "O":
             raise TensorError(f"{array.dtype} cannot be used as {self.datatype}")
+        array = self._zero_or_one(array)
         with np.errstate(over="ignore", invalid="ignore"):
             converted = array.astype(self._dtype)
         if self._dtype.kind != "f" and not np.array_equal(converted, array):
@@ -134,31 +139,38 @@ class Reader:
         return self._finite(converted)
 
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> Array:
-        """Rows of numbers as an array.
+        """Rows of values as an array; each is of the type that it has in JSON.
 
         Raises:
             TensorError: if a row is too short or too long, or a number does not fit.
         """
-        for number, row in enumerate(rows):
-            if len(row) != len(self.columns):
-                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {len(self.columns)}")
-        if not rows:
-            return np.empty((0, len(self.columns)), self._dtype)
+        self._check_widths(rows)
+        return self._array([value for row in rows for value in row], len(rows))
+
+    def from_metadata(self, rows: Sequence[Sequence[float | str]]) -> Array:
+        """The same for an artifact's metadata, which have a float for every number.
+
+        Raises:
+            TensorError: if a row is too short or too long, or a number does not fit.
+        """
         if self.datatype == "BYTES":
-            return self._array([str(cell) for row in rows for cell in row], len(rows))
+            return self.from_rows([[str(cell) for cell in row] for row in rows])
+        self._check_widths(rows)
         return self.from_array(np.array(rows))
+
+    def _check_widths(self, rows: Sequence[Sequence[Any]]) -> None:
+        for number, row in enumerate(rows):
+            if len(row) != self.width:
+                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {self.width}")
 
     def _from_nested(self, data: bytes | msgspec.Raw, rows: int) -> Array:
         try:
-            values = self._nested(data)
-        except (msgspec.DecodeError, RecursionError) as error:
+            values = self.decode_rows(data)
+        except _NOT_READABLE as error:
             raise TensorError(str(error).replace("`$", "`data")) from None
         if len(values) != rows:
-            raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, len(self.columns)]}")
-        for number, row in enumerate(values):
-            if len(row) != len(self.columns):
-                raise TensorError(f"row {number} has {len(row)} numbers, but the model takes {len(self.columns)}")
-        return self._array([number for row in values for number in row], rows)
+            raise TensorError(f"data has {len(values)} rows, but the shape is {[rows, self.width]}")
+        return self.from_rows(values)
 
     def _array(self, values: list[Any], rows: int) -> Array:
         """An array of shape [rows, columns] of as many numbers."""
@@ -168,6 +180,14 @@ class Reader:
             return np.ndarray((rows, self.width), self._dtype, self._packs[len(values)](*values))
         except (struct.error, OverflowError):
             raise TensorError(self._first_misfit(values)) from None
+
+    def _zero_or_one(self, array: Array) -> Array:
+        """The array, if it is not of bytes that stand for no bool: numpy would hand them on as they are."""
+        if array.dtype.kind == "b" and (raw := array.view(np.uint8)).max(initial=0) > 1:
+            row, column = np.argwhere(raw > 1)[0]
+            name = self.columns[column]
+            raise TensorError(f"row {row}, column {name!r}: the byte is {raw[row, column]}, but a BOOL is 0 or 1")
+        return array
 
     def _finite(self, array: Array) -> Array:
         if array.dtype.kind == "f" and not np.isfinite(array).all():

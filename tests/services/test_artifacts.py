@@ -1,12 +1,18 @@
+import gzip
 import hashlib
+import io
+import tarfile
+import tracemalloc
 
 import numpy as np
+import onnx
 import pytest
 
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion
 from services.inference import artifacts
 from services.inference.artifacts import ArtifactError, load_archive, load_directory
 from tests.services.conftest import Linear, archive_of
+from tests.services.models import OneNode
 
 
 def load(archive, sha256=None):
@@ -42,6 +48,38 @@ def test_a_good_artifact_answers_as_the_model_does(linear):
     assert version.number == "3"
     assert labels.tolist() == linear.answer(rows)["label"].tolist()
     np.testing.assert_allclose(probabilities, linear.answer(rows)["probabilities"], rtol=1e-5)
+
+
+def test_how_many_rows_are_quick_is_known(linear):
+    assert load(linear.archive()).quick_rows > load(Linear(slow=50).archive()).quick_rows
+    assert load(Linear(slow=1000).archive()).quick_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "can_batch"),
+    [
+        (OneNode("FP32", [[1, 0], [0, 2]]), True),
+        (OneNode("FP32", [[1, 0], [1, 0]]), False),  # the same rows cannot tell
+        (OneNode("FP32", [[1, 0]]), False),
+        (OneNode("BYTES", [["a", "b"], ["a", "c"]]), True),
+        (OneNode("FP32", [[5, 5]], "Softmax", answers=[[1, 1]], attributes={"axis": 0}), False),  # mixes rows
+        (OneNode("FP32", [[5, 5]] * 2, "Softmax", answers=[[0.5, 0.5]] * 2, attributes={"axis": 0}), False),
+    ],
+)
+def test_predictions_are_shared_only_if_the_self_test_proves_that_rows_do_not_mix(tmp_path, model, can_batch):
+    for name, content in model.files().items():
+        (tmp_path / name).write_bytes(content)
+    assert load_directory(tmp_path).can_batch is can_batch
+
+
+def test_a_model_that_takes_one_row_only_is_refused(tmp_path):
+    files = OneNode("FP32").files()
+    model = onnx.load_from_string(files[MODEL_FILE])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    (tmp_path / MODEL_FILE).write_bytes(model.SerializeToString())
+    (tmp_path / METADATA_FILE).write_bytes(files[METADATA_FILE])
+    with pytest.raises(ArtifactError, match="it does not take any number of rows"):
+        load_directory(tmp_path)
 
 
 def spoiled_self_test():
@@ -103,6 +141,46 @@ def test_other_members_of_an_archive_are_ignored_wherever_they_point_to(linear, 
     outside = tmp_path / "outside"
     load(archive_of({f"../../../../{outside}": b"x", **{f"./{name}": data for name, data in linear.files().items()}}))
     assert not outside.exists()
+
+
+def packed(*members):
+    """An archive of members of so many zeros, with these attributes."""
+    content = io.BytesIO()
+    with gzip.GzipFile(fileobj=content, mode="wb") as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for name, size, changes in members:
+            member = tarfile.TarInfo(name)
+            for key, value in changes.items():
+                setattr(member, key, value)
+            member.size = size
+            tar.addfile(member, io.BytesIO(bytes(size)))
+    return content.getvalue()
+
+
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        (
+            [(MODEL_FILE, 80 * MB, {})],
+            r"its model.onnx has 83886080 bytes: of an archive of \d+ bytes, at most 67108864 ",
+        ),
+        ([("other", 80 * MB, {})], r"its other has 83886080 bytes"),
+        ([("a", 40 * MB, {}), ("b", 40 * MB, {})], r"it holds more than 67108864 bytes: of an archive of \d+ bytes"),
+        ([(MODEL_FILE, 80 * MB, {"type": tarfile.XHDTYPE})], "it holds more than 67108864 bytes"),  # its extra headers
+        ([(MODEL_FILE, 0, {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"})], "it has no model.onnx"),
+    ],
+)
+def test_an_archive_that_unpacks_to_far_too_much_is_refused_before_it_is_in_memory(members, said):
+    archive = packed(*members)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ArtifactError, match=said):
+            load(archive)
+        assert tracemalloc.get_traced_memory()[1] < 150 * MB
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_directory_is_version_1(linear, tmp_path):

@@ -7,26 +7,27 @@ import httpx
 import numpy as np
 
 from tests.services.conftest import Linear, request, serve_directory
+from tests.services.models import lookup
 
 INFER = "/v2/models/digits/infer"
 
 
-def ask_together(app, bodies):
+def ask_together(app, bodies, infer=INFER):
     """The answers to requests that arrive in one pass of the event loop, after one that lets it know of company."""
 
     async def ask():
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
             for _ in range(2):
-                await asyncio.gather(*(client.post(INFER, json=request([1, 2, 3, 4])) for _ in range(3)))
-            return await asyncio.gather(*(client.post(INFER, content=json.dumps(body)) for body in bodies))
+                await asyncio.gather(*(client.post(infer, content=json.dumps(bodies[0])) for _ in range(3)))
+            return await asyncio.gather(*(client.post(infer, content=json.dumps(body)) for body in bodies))
 
     return asyncio.run(ask())
 
 
 def spy(app, calls):
     """Note how many rows each prediction has."""
-    version = app.catalogue["digits"].shares[0][0]
+    version = next(iter(app.catalogue.values())).shares[0][0]
     predict = version.predict
 
     def noted(features, names):
@@ -57,6 +58,17 @@ def test_a_bad_request_does_not_spoil_those_beside_it(tmp_path, linear):
     app = serve_directory(tmp_path, linear)
     bodies = [request([1, 2, 3, 4]), request([1, 2]), request([3e38, 3e38, 3e38, 3e38]), {}, request([4, 3, 2, 1])]
     assert [answer.status_code for answer in ask_together(app, bodies)] == [200, 400, 400, 400, 200]
+
+
+def test_features_at_which_the_model_fails_do_not_spoil_those_beside_them(tmp_path):
+    app, calls = serve_directory(tmp_path, lookup()), []
+    spy(app, calls)
+    tensor = {"name": "features", "datatype": "INT64", "shape": [1, 2]}
+    bodies = [{"inputs": [tensor | {"data": [1, place]}]} for place in (0, 99, 2, 3)]
+    answers = ask_together(app, bodies, "/v2/models/same/infer")
+    assert [answer.status_code for answer in answers] == [200, 400, 200, 200]
+    assert [answer.json()["outputs"][0]["data"] for answer in answers if answer.is_success] == [[1, 0], [1, 2], [1, 3]]
+    assert calls[-5:] == [4, 1, 1, 1, 1]
 
 
 def test_a_prediction_that_fails_fails_only_its_requests_and_is_reported(tmp_path, linear):

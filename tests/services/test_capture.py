@@ -19,7 +19,7 @@ from services.inference.capture import Stream
 from services.inference.metrics import Metrics
 from tests.conftest import REGION
 from tests.services.conftest import BUCKET, Linear, client_of, request, take, wait_until
-from tests.services.test_tensors import Identity
+from tests.services.models import OneNode
 
 INFER = "/v2/models/digits/infer"
 STREAMS = {"MLP_CAPTURE_STREAM": "predictions", "MLP_FEEDBACK_STREAM": "feedback"}
@@ -123,7 +123,7 @@ def test_sensitive_features_are_left_out_or_hashed(serve, streams, hash_key):
 def test_a_value_has_one_hash_however_it_comes_and_lines_keep_to_their_columns(
     serve, streams, hash_key, datatype, value, spelt
 ):
-    model = Identity(datatype, sensitive={"b": "hash"})
+    model = OneNode(datatype, [["a", "b"] if datatype == "BYTES" else [1, 0]], sensitive={"b": "hash"})
     app = serve(model, MLP_HASH_KEY=hash_key)
     client = client_of(app)
     row = [value, value]
@@ -471,7 +471,7 @@ def test_without_firehose_predictions_go_on_and_the_loss_is_counted(run_director
     running = run_directory(Linear(), MLP_CAPTURE_STREAM="predictions")
     answers, slowest = load(running, 1.5)
     assert answers.keys() == {200}
-    assert slowest < 1
+    assert slowest < 3  # it would be longer if it waited for an attempt
     wait_until(lambda: running.metric('mlp_capture_lost_total{stream="predictions"}') > 0, 20)
     assert running.end() == 0
     lost = [line for line in running.log() if line["message"] == "captured lines are lost"]
@@ -493,7 +493,7 @@ def test_a_firehose_that_hangs_holds_nothing_up_and_gets_all_lines_later(run_dir
     assert begun.wait(10)
     more, slowest = load(running, 1)
     assert (answers | more).keys() == {200}
-    assert slowest < 1
+    assert slowest < 3  # it would be longer if it waited for an attempt
     assert running.metric('mlp_capture_delivered_total{stream="predictions"}') == 0
     over.set()
     count = (answers + more)[200]

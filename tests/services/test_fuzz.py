@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import (
 
 from benchmarks.fuzz import Client, bad_requests, resident_mb
 from tests.services.conftest import Linear
+from tests.services.models import OneNode
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,18 @@ def test_bad_requests_leave_nothing_behind(running):
         line.split("{")[1] for line in running.client.get("/metrics").text.splitlines() if "requests_total{" in line
     }
     assert len(labels) < 20  # clients cannot make metrics
+
+
+@pytest.mark.parametrize(
+    ("datatype", "row"), [("BYTES", list("abcd")), ("BOOL", [1, 0, 1, 0]), ("INT64", [1, 2, 3, 4])]
+)
+def test_no_bad_request_makes_a_model_of_another_datatype_fail(run_directory, datatype, row):
+    running = run_directory(OneNode(datatype, [row]), MLP_MAX_ROWS="8", MLP_MAX_BODY_BYTES="100000")
+    client = Client(running.url)
+    statuses = Counter(client.send(request) for request in islice(bad_requests("same", datatype), 5000))
+    client.close()
+    assert not {0, 500} & statuses.keys()
+    assert statuses[200] > 20
 
 
 @pytest.mark.parametrize("junk", [b"\x00" * 100, b"GET\r\n\r\n", b"POST / HTTP/9\r\n\r\n", b"\xff\xfe junk\r\n\r\n"])

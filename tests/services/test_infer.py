@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from services.inference.infer import _read_rest
 from services.inference.protocol import RequestError
 from tests.services.conftest import client_of, request, serve_directory
+from tests.services.models import lookup, numbers_of_texts
 
 ROW = [1.0, 2.0, 3.0, 4.0]
 INFER = "/v2/models/digits/infer"
@@ -205,6 +206,30 @@ def test_a_body_without_a_length_is_read_no_further_than_the_limit():
         asyncio.run(_read_rest({"type": "http.request", "more_body": True}, {}, receive, 100))
     assert caught.value.status == 413
     assert read == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "said"),
+    [
+        (lookup(), [1, 99], "Gather: indices element out of data bounds, idx=99 must be within"),
+        (numbers_of_texts(), ["1", "x"], "Cast: stod"),
+    ],
+)
+def test_features_at_which_the_model_fails_are_refused(tmp_path, capfd, model, data, said):
+    client = client_of(serve_directory(tmp_path, model))
+    asked = {"inputs": [tensor(datatype=model.datatype, shape=[1, 2], data=data)]}
+    for path, body in (("/v2/models/same/infer", asked), ("/invocations", [data])):
+        answer = client.post(path, json=body)
+        assert (answer.status_code, said in answer.json()["error"]) == (400, True)
+        assert answer.json()["error"].startswith("the model cannot answer these features: ")
+    assert "onnxruntime" not in capfd.readouterr().err  # which is no JSON
+
+
+def test_a_broken_session_is_not_the_client_s_fault(tmp_path):
+    app = serve_directory(tmp_path, lookup())
+    app.catalogue["same"].shares[0][0].proven = np.array([[99, 99]])  # what it could answer, it can no longer
+    asked = {"inputs": [tensor(datatype="INT64", shape=[1, 2], data=[1, 99])]}
+    assert client_of(app).post("/v2/models/same/infer", json=asked).status_code == 500
 
 
 def test_a_large_request_is_answered_by_a_thread(client, linear):

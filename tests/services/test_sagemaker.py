@@ -1,5 +1,8 @@
 import pytest
 
+from tests.services.conftest import client_of, serve_directory
+from tests.services.models import OneNode
+
 ROWS = [[1.0, 2.0, 3.0, 4.0], [0.5, 0, 0, -1]]
 CSV = "1,2,3,4\n0.5,0,0,-1\n"
 
@@ -92,3 +95,72 @@ def test_an_unknown_target_model(client):
     answer = client.post("/invocations", json=ROWS, headers={"X-Amzn-SageMaker-Target-Model": "wine"})
     assert answer.status_code == 404
     assert "this service has: digits" in answer.json()["error"]
+
+
+@pytest.fixture(scope="module")
+def invoke(tmp_path_factory):
+    """Invoke a model with the columns a and b, which answers with its features."""
+    rows = {"BYTES": [["a", ""]]}
+    clients = {
+        datatype: client_of(
+            serve_directory(tmp_path_factory.mktemp(datatype), OneNode(datatype, rows.get(datatype, [[1, 0]])))
+        )
+        for datatype in ("INT64", "UINT64", "BOOL", "BYTES", "FP64")
+    }
+
+    def of(datatype, content_type, body):
+        return clients[datatype].post("/invocations", content=body, headers={"content-type": content_type})
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("datatype", "content_type", "body", "rows"),
+    [
+        ("INT64", "application/json", "[[9007199254740993, -1]]", [[9007199254740993, -1]]),
+        ("INT64", "application/json", '{"instances": [[9007199254740993, -1]]}', [[9007199254740993, -1]]),
+        (
+            "INT64",
+            "text/csv",
+            "9007199254740993, -1\n9007199254740993.0,+2",
+            [[9007199254740993, -1], [9007199254740993, 2]],
+        ),
+        ("UINT64", "text/csv", "18446744073709551615,0", [[2**64 - 1, 0]]),
+        ("FP64", "text/csv", " 1.5 ,-.5e-3\r1.,+1E2\r\n", [[1.5, -0.0005], [1, 100]]),
+        ("BOOL", "application/json", "[[true, false]]", [[True, False]]),
+        ("BOOL", "text/csv", "1,0\ntrue,False\n", [[True, False], [True, False]]),
+        ("BYTES", "application/json", '[["a", "1"]]', [["a", "1"]]),
+        ("BYTES", "text/csv", '"a\nb",c\n"a\r\nb","say ""c"""', [["a\nb", "c"], ["a\r\nb", 'say "c"']]),
+        ("BYTES", "text/csv", "a\u2028b,c\x85d\ne\x0cf,1_000\n", [["a\u2028b", "c\x85d"], ["e\x0cf", "1_000"]]),
+    ],
+)
+def test_rows_arrive_as_they_were_sent(invoke, datatype, content_type, body, rows):
+    answer = invoke(datatype, content_type, body.encode())
+    assert answer.status_code == 200, answer.text
+    assert [prediction["same"] for prediction in answer.json()["predictions"]] == rows
+
+
+@pytest.mark.parametrize(
+    ("datatype", "content_type", "body", "said"),
+    [
+        ("BOOL", "application/json", "[[[1, 2], true]]", "Expected `bool`, got `array`"),
+        ("BOOL", "application/json", "[[true, false], [[true], false]]", "Expected `bool`, got `array`"),
+        ("BOOL", "application/json", "[[[[[1]]], [1]]]", "Expected `bool`, got `array`"),
+        ("BOOL", "application/json", "[[true, false], [true]]", "row 1 has 1 numbers, but the model takes 2"),
+        ("BOOL", "text/csv", "1,2", "'2' is none of true, false, 1 and 0"),
+        ("BYTES", "application/json", "[[null, 1]]", "Expected `str`, got `null`"),
+        ("BYTES", "application/json", '[["a", {}]]', "Expected `str`, got `object`"),
+        ("INT64", "application/json", "[[1, 1.5]]", "Expected `int`, got `float`"),
+        ("INT64", "application/json", "[[1, 9223372036854775808]]", "column 'b': the number does not fit 64 bits"),
+        ("INT64", "text/csv", "1,1.5", "'1.5' is not an integer"),
+        ("INT64", "text/csv", "1_000,1", "'1_000' is not an integer"),
+        ("INT64", "text/csv", "1," + "9" * 5000, "row 0 of the CSV cannot be read"),
+        ("FP64", "text/csv", "1_000,1", "'1_000' is not a finite number"),
+        ("FP64", "text/csv", "\u0661,1", "is not a finite number"),
+        ("FP64", "text/csv", "1,1e999", "'1e999' is not a finite number"),
+    ],
+)
+def test_rows_of_something_else_are_refused(invoke, datatype, content_type, body, said):
+    answer = invoke(datatype, content_type, body.encode())
+    assert answer.status_code == 400, answer.text
+    assert said in answer.json()["error"]

@@ -1,34 +1,21 @@
 """Every datatype of the protocol goes in and out, as JSON and as bytes, through a model that takes it."""
 
+import gzip
 import json
+import zlib
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.http as triton
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 
-from contract.service import METADATA_FILE, MODEL_FILE
+from services.inference.content import decompress
+from services.inference.protocol import RequestError
 from services.inference.tensors import KINDS, Reader, TensorError, to_bytes
 from tests.services.conftest import client_of, serve_directory
+from tests.services.models import ONNX_TYPES, OneNode
 
-ONNX_TYPES = {
-    "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "FP16": TensorProto.FLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BYTES": TensorProto.STRING,
-}
 VALUES = {"BOOL": [True, False], "BYTES": ["grün", ""], "FP16": [0.5, -2], "FP32": [0.5, -2], "FP64": [1e300, -2.5]}
 
 
@@ -39,39 +26,13 @@ def values_of(datatype):
     return [int(limits.min), int(limits.max)]
 
 
-class Identity:
-    """A model that answers with its features."""
-
-    def __init__(self, datatype, **metadata):
-        self.datatype = datatype
-        self.metadata = metadata
-
-    def files(self):
-        tensor = {"datatype": self.datatype, "shape": [-1, 2]}
-        row = VALUES.get(self.datatype, [1, 0])
-        metadata = {
-            "model": "same",
-            "task": "none",
-            "columns": ["a", "b"],
-            "inputs": [{"name": "features", **tensor}],
-            "outputs": [{"name": "same", **tensor}],
-            "self_test": {"inputs": [row], "outputs": {"same": [row]}},
-        }
-        kind = ONNX_TYPES[self.datatype]
-        graph = helper.make_graph(
-            [helper.make_node("Identity", ["features"], ["same"])],
-            "identity",
-            [helper.make_tensor_value_info("features", kind, ["rows", 2])],
-            [helper.make_tensor_value_info("same", kind, ["rows", 2])],
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-        onnx.checker.check_model(model)
-        return {MODEL_FILE: model.SerializeToString(), METADATA_FILE: json.dumps(metadata | self.metadata).encode()}
+def identity(datatype):
+    return OneNode(datatype, [VALUES.get(datatype, [1, 0])])
 
 
 @pytest.mark.parametrize("datatype", ONNX_TYPES)
 def test_a_stock_client_gets_back_what_it_sends(tmp_path, datatype):
-    client = client_of(serve_directory(tmp_path, Identity(datatype)))
+    client = client_of(serve_directory(tmp_path, identity(datatype)))
     dtype = np.dtype(object) if datatype == "BYTES" else KINDS[datatype].dtype
     rows = np.array([values_of(datatype), values_of(datatype)[::-1]], dtype)
     for binary_in, binary_out in ((True, True), (False, True), (True, False), (False, False)):
@@ -118,6 +79,7 @@ def test_a_number_that_does_not_fit_is_named(datatype, data, said):
         ("FP32", b"123", "3 bytes are no whole number of FP32"),
         ("FP32", b"1234", "it has 1 numbers, but the shape [1, 2] needs 2"),
         ("FP32", np.array([1, np.inf], "<f4").tobytes(), "column 'b': the number does not fit"),
+        ("BOOL", b"\x01\x02", "row 0, column 'b': the byte is 2, but a BOOL is 0 or 1"),
         ("BYTES", b"\x01\x00", "longer than the data"),
         ("BYTES", b"\xff\xff\xff\xff", "longer than the data"),
         ("BYTES", b"\x01\x00\x00\x00\xff", "not UTF-8"),
@@ -129,6 +91,14 @@ def test_bad_binary_data_is_refused(datatype, data, said):
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize("datatype", ["BOOL", "INT8", "FP32"])
+def test_an_array_of_bytes_that_are_no_bools_is_refused(datatype):
+    array = np.array([[0, 1], [1, 255]], np.uint8).view(bool)
+    with pytest.raises(TensorError, match=r"row 1, column 'b': the byte is 255, but a BOOL is 0 or 1"):
+        Reader(datatype, ["a", "b"]).from_array(array)
+    assert Reader(datatype, ["a", "b"]).from_array(array[:1]).tolist() == [[0, 1]]
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=6, max_size=6))
 def test_json_and_bytes_give_the_same_numbers(numbers):
@@ -137,6 +107,13 @@ def test_json_and_bytes_give_the_same_numbers(numbers):
     assert np.array_equal(reader.from_json(json.dumps(numbers).encode(), 2), expected)
     assert np.array_equal(reader.from_json(json.dumps([numbers[:3], numbers[3:]]).encode(), 2), expected)
     assert np.array_equal(reader.from_bytes(to_bytes(expected, "FP32"), 2), expected)
+
+
+@pytest.mark.parametrize("datatype", ONNX_TYPES)
+@pytest.mark.parametrize("data", [b'["\xff", "a"]', b'[["a", "\xff"]]', b'[["a"], "\xff"]', b'[["a", {"\xff": 1}]]'])
+def test_json_that_is_not_utf_8_is_refused(datatype, data):
+    with pytest.raises(TensorError):
+        Reader(datatype, ["a", "b"]).from_json(data, 1)
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "0", "1000000", "9" * 30, "12.5"])
@@ -175,7 +152,14 @@ def test_json_and_binary_data_must_agree(client, parameters, data, attached, sai
     [
         ("br", b"", 415, "must be gzip or deflate, given: 'br'"),
         ("gzip", b"not gzip", 400, "the body is not gzip"),
+        ("gzip", b"", 400, "it ends too early"),
         ("gzip", bytes.fromhex("1f8b0800000000000003"), 400, "it ends too early"),
+        ("gzip", gzip.compress(b"{}") + b"junk", 400, "the body is not gzip"),
+        ("gzip", gzip.compress(b"{}") + b"\x00", 400, "the body is not gzip"),
+        ("gzip", gzip.compress(b"{}") + gzip.compress(b"")[:-1], 400, "it ends too early"),
+        ("gzip", gzip.compress(b" ") * 2000, 400, "there is more after 1024 of its members"),
+        ("gzip", gzip.compress(b" " * 60_000) * 2, 413, "more than the limit of 100000 bytes"),
+        ("deflate", zlib.compress(b"{}") * 2, 400, "there is more after 1 of its members"),
     ],
 )
 def test_a_bad_encoding_is_refused(client, encoding, content, status, said):
@@ -184,9 +168,17 @@ def test_a_bad_encoding_is_refused(client, encoding, content, status, said):
     assert said in answer.json()["error"]
 
 
-def test_a_bomb_is_not_unpacked(client):
-    import gzip
+@pytest.mark.parametrize("length", [1, 7, 100_000])  # of the text in a member; random digits hardly pack
+def test_all_members_of_a_gzip_body_are_read(length):
+    text = "".join(map(str, np.random.default_rng(0).integers(0, 10, 70 * length // (1 + length // 1000)))).encode()
+    parts = [text[at : at + length] for at in range(0, len(text), length)]
+    packed = b"".join(gzip.compress(part) for part in [b"", *parts, b""])
+    assert decompress(packed, b"gzip", len(text)) == text
+    with pytest.raises(RequestError):
+        decompress(packed, b"gzip", len(text) - 1)
 
+
+def test_a_bomb_is_not_unpacked(client):
     bomb = gzip.compress(b" " * 50_000_000)
     answer = client.post("/v2/models/digits/infer", content=bomb, headers={"content-encoding": "gzip"})
     assert answer.status_code == 413
