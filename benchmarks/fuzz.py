@@ -11,6 +11,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -25,7 +26,8 @@ def bad_requests(model: str, datatype: str = "FP32", seed: int = 0) -> Iterator[
     keep the connection.
     """
     chance = random.Random(seed)
-    row = {"BOOL": [True, False, True, False], "BYTES": ["a", "b", "c", "d"]}.get(datatype, [1, 2, 3, 4])
+    rows: dict[str, list[Any]] = {"BOOL": [True, False, True, False], "BYTES": ["a", "b", "c", "d"]}
+    row = rows.get(datatype, [1, 2, 3, 4])
     good = {"inputs": [{"name": "features", "datatype": datatype, "shape": [1, 4], "data": row}], "id": "a"}
     bodies = [
         json.dumps(good).encode(),
