@@ -218,3 +218,15 @@ def test_a_collector_that_is_away_changes_nothing(run_directory):
         assert running.infer(headers={"traceparent": SAMPLED}).status_code == 200
     assert running.end() == 0
     assert json.loads(json.dumps(running.log()))
+
+
+def test_without_the_extra_that_spans_need_the_log_says_so_once(run_directory):
+    missing = "import sys; sys.modules['opentelemetry'] = None"
+    running = run_directory(Linear(), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", before=missing)
+    assert any("ml-platform[telemetry]" in line["message"] for line in running.log())  # before the first request
+    for _ in range(3):
+        assert running.infer(headers={"traceparent": SAMPLED}).status_code == 200
+    assert running.end() == 0
+    (error,) = [line["message"] for line in running.log() if line["level"] == "error"]
+    assert error.startswith("no spans are sent: ")
+    assert [line["status"] for line in running.log() if line["message"] == "request"] == [200] * 3
