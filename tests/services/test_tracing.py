@@ -62,6 +62,12 @@ def test_every_other_route_continues_the_trace_too(client, method, path, status)
     assert {name: plain.headers[name] for name in plain.headers if name != "date"}.items() <= answer.headers.items()
 
 
+def test_a_state_in_several_headers_is_passed_on_whole(client):
+    headers = [("traceparent", SAMPLED), ("tracestate", "a=1,b=2"), ("x", "y"), ("tracestate", "c=3")]
+    answer = client.get("/v2/models/digits", headers=headers)
+    assert answer.headers.get_list("tracestate") == ["a=1,b=2,c=3"]
+
+
 @pytest.mark.parametrize(
     "header",
     [
