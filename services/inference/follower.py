@@ -152,7 +152,7 @@ class Follower:
         it, for as long as it is.
         """
         found = Found({}, {}, {})
-        pattern = model.shares[0][0] if model.name in self._settled else None
+        pattern = model.shares[0][0] if model.shares and model.name in self._settled else None
         by_share = sorted(wanted.versions, key=lambda live: -live.weight)
         first: LiveVersion | None = None  # the one that the others wait for
         for live in by_share:

@@ -227,7 +227,7 @@ def test_a_collector_that_is_away_changes_nothing(run_directory):
 
 
 def test_without_the_extra_that_spans_need_the_log_says_so_once(run_directory):
-    missing = "import sys; sys.modules['opentelemetry'] = None"
+    missing = "import sys; sys.modules['opentelemetry.sdk'] = None"
     running = run_directory(Linear(), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", before=missing)
     assert any("ml-platform[telemetry]" in line["message"] for line in running.log())  # before the first request
     for _ in range(3):
