@@ -1,5 +1,6 @@
 """The rest of the API, as a FastAPI application: metadata, feedback and documentation."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from contract.service import LIVE_PATH, METRICS_PATH, READY_PATH, ServiceSettings, Tensor
 from services.inference import openapi, protocol
 from services.inference.artifacts import Version
+from services.inference.content import decompress
 from services.inference.demo import add_demo
 from services.inference.feedback import Accepted, Feedback
 from services.inference.health import Health, json_response
@@ -116,16 +118,12 @@ def _add_feedback(api: Api, catalogue: Catalogue, feedback: Feedback, settings: 
         summary="Tell the true label of a prediction",
         tags=["Feedback"],
         status_code=202,
-        **openapi.answers(Accepted, 400, 404, 413, 503, status=202),
+        **openapi.answers(Accepted, 400, 404, 408, 413, 415, 503, status=202),
     )
     async def give_feedback(model: str, request: Request) -> Response:
         known = find_model(catalogue, model)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > settings.max_body_bytes:
-                raise RequestError(413, f"the body is larger than the limit of {settings.max_body_bytes} bytes")
-        return json_response(feedback.accept(known, bytes(body)), 202)
+        body = await _read(request, settings.max_body_bytes, settings.deadline_ms / 1000)
+        return json_response(feedback.accept(known, body), 202)
 
 
 def _add_docs(api: Api) -> None:
@@ -162,9 +160,26 @@ def _tensors(tensors: tuple[Tensor, ...]) -> list[protocol.TensorMetadata]:
     return [protocol.TensorMetadata(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in tensors]
 
 
+async def _read(request: Request, limit: int, deadline_s: float) -> bytes:
+    """The whole body, unpacked; refused if it is over the limit, or does not come in time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(deadline_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise RequestError(413, f"the body is larger than the limit of {limit} bytes")
+    except TimeoutError:
+        raise RequestError(408, f"the body did not arrive within {deadline_s:g} s") from None
+    encoding = request.headers.get("content-encoding", "identity")
+    return decompress(bytes(body), encoding.encode("latin-1"), limit)
+
+
 async def _on_request_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else None
+    headers = {"retry-after": str(error.retry_after_s)} if error.retry_after_s else {}
+    if error.status in (408, 413):
+        headers["connection"] = "close"  # the rest of the body is still on its way
     return json_response(protocol.ErrorBody(error.reason), error.status, headers)
 
 

@@ -100,6 +100,7 @@ class Service:
         if self.settings.metrics_namespace:
             self._print_sums(self.settings.metrics_namespace)
         self.start_streams()
+        _ = self._spans  # to load them takes a tenth of a second, for which no request should wait
         if self.follower:
             self.follower.start()
 
@@ -166,8 +167,11 @@ class Service:
     def _spans(self) -> Any:
         if not any(os.environ.get(f"OTEL_EXPORTER_OTLP_{of}ENDPOINT") for of in ("", "TRACES_")):
             return None
-        from services.inference.spans import Spans
-
+        try:
+            from services.inference.spans import Spans
+        except ImportError as error:
+            logger.error("no spans are sent: %s; install ml-platform[telemetry], or unset OTEL_EXPORTER_OTLP_*", error)
+            return None
         return Spans()
 
     def _on_answered(self, call: Call) -> None:

@@ -21,7 +21,7 @@ from services.inference.live import Catalogue, Headers, Model
 from services.inference.overload import Gate
 from services.inference.protocol import ErrorBody, Output, RequestError
 from services.inference.tensors import Array, encode
-from services.inference.tracing import Trace, read_trace, trace_headers
+from services.inference.tracing import Trace, join_states, read_trace, trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +138,7 @@ class Inference:
         call = Call(scope["path"], {name: value for name, value in scope["headers"] if name in wanted})
         if b"traceparent" in call.headers:
             call.trace = read_trace(call.headers[b"traceparent"])
+            call.headers = join_states(call.headers, scope["headers"])
         try:
             gate.check(arrived)
             target = self._targets.get(call.path) or self._find_target(call)

@@ -4,7 +4,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from starlette.requests import ClientDisconnect
@@ -45,6 +45,17 @@ def read_trace(traceparent: bytes) -> Trace | None:
     return Trace(parts[2].decode(), parts[3].decode(), span, parts[4].decode())
 
 
+def join_states(headers: Mapping[bytes, bytes], given: Iterable[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
+    """The headers with the whole `tracestate`, which may come in several (W3C Trace Context, section 3.3.1.1).
+
+    Args:
+        headers: the last one of each name.
+        given: all of them, in the order in which they came.
+    """
+    states = [value for name, value in given if name == b"tracestate"]
+    return {**headers, b"tracestate": b",".join(states)} if len(states) > 1 else headers
+
+
 def trace_headers(trace: Trace | None, headers: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """What an answer says of its trace: this service's step, and the `tracestate` that came with the request."""
     if not trace:
@@ -79,7 +90,7 @@ class Traced:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         began, status = time.perf_counter(), 0
-        headers = dict(scope["headers"])
+        headers = join_states(dict(scope["headers"]), scope["headers"])
         trace = read_trace(headers.get(b"traceparent", b""))
         more = trace_headers(trace, headers)
 

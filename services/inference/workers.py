@@ -36,22 +36,24 @@ class Slot:
 
 
 def supervise(count: int, listener: socket.socket) -> int:
-    """Run workers until SIGTERM or SIGINT, and start each that ends anew.
+    """Run workers until SIGTERM or SIGINT, and start each that ends anew; a second signal reaches them like the first.
 
     Returns:
         The exit status: 2 if a worker refuses its environment, or else 0.
     """
     configure_logs()
+    slots = [Slot(number) for number in range(count)]
     stopping = False
 
     def stop(*_: object) -> None:
         nonlocal stopping
+        if stopping:
+            _terminate(slots)
         stopping = True
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with tempfile.TemporaryDirectory(prefix="mlp-metrics-") as folder:
-        slots = [Slot(number) for number in range(count)]
         status = 0
         while not stopping and status != _INVALID:
             for slot in slots:
@@ -60,7 +62,10 @@ def supervise(count: int, listener: socket.socket) -> int:
                 elif slot.process and slot.process.poll() is not None:
                     status = _note_end(slot, slot.process.returncode)
             time.sleep(0.05)  # a signal ends it early
-        _stop(slots)
+        _terminate(slots)
+        for slot in slots:
+            if slot.process:
+                slot.process.wait()
     return _INVALID if status == _INVALID else 0
 
 
@@ -85,9 +90,7 @@ def _note_end(slot: Slot, status: int) -> int:
     return status
 
 
-def _stop(slots: list[Slot]) -> None:
-    processes = [slot.process for slot in slots if slot.process]
-    for process in processes:
-        process.terminate()
-    for process in processes:
-        process.wait()
+def _terminate(slots: list[Slot]) -> None:
+    for slot in slots:
+        if slot.process:
+            slot.process.terminate()

@@ -1,11 +1,13 @@
 """Prediction capture and feedback, through Firehose to S3, and what happens when Firehose is not there."""
 
+import gzip
 import hashlib
 import hmac
 import json
 import sys
 import threading
 import time
+import zlib
 from collections import Counter
 
 import boto3
@@ -211,6 +213,21 @@ def test_bad_feedback_is_refused(serve, linear, body, said):
     answer = client_of(serve(linear)).post("/v2/models/digits/feedback", content=body)
     assert answer.status_code == 400
     assert said in answer.json()["error"]
+
+
+def test_feedback_may_be_compressed(serve, streams, linear):
+    app = serve(linear, MLP_MAX_BODY_BYTES="1024")
+    client, path, body = client_of(app), "/v2/models/digits/feedback", b'{"id": "a", "label": 2}'
+    for name, packed in (("gzip", gzip.compress(body)), ("deflate", zlib.compress(body)), ("identity", body)):
+        answer = client.post(path, content=packed, headers={"content-encoding": name})
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1}), name
+    app.flush()
+    assert [line["prediction_id"] for line in streams("feedback")] == ["a"] * 3
+    assert client.post(path, content=body, headers={"content-encoding": "gzip"}).status_code == 400
+    assert client.post(path, content=body, headers={"content-encoding": "br"}).status_code == 415
+    for content, encoding in ((b" " * 2000, "identity"), (gzip.compress(b" " * 2000), "gzip")):
+        answer = client.post(path, content=content, headers={"content-encoding": encoding})
+        assert (answer.status_code, answer.headers["connection"]) == (413, "close")
 
 
 def test_feedback_to_nowhere_is_refused(client, linear):

@@ -134,6 +134,44 @@ def test_predictions_go_on_whatever_aws_does(running, cloud, proxy, service, fau
     assert running.client.get("/v2/models/digits").json()["problems"] == []
 
 
+def test_an_artifact_that_trickles_in_holds_up_no_other_model_and_is_given_up(cloud, run, proxy):
+    cloud.publish(cloud.live(1, Linear(1).archive()))
+    cloud.publish(cloud.live(1, Linear(1, model="wine").archive(), model="wine"), model="wine")
+    environment = cloud.environment | {"AWS_ENDPOINT_URL": proxy.url, "MLP_MODELS": "digits,wine"}
+    shorter = "from services.inference import follower; follower._LONGEST_DOWNLOAD_S = 3"
+    running = run(environment=environment, before=shorter).wait()
+
+    def trickle(proxy, handler):
+        if not handler.path.startswith("/artifacts/digits/2"):
+            return None
+        handler.send_response(200)
+        handler.send_header("content-length", "1000000")
+        handler.end_headers()
+        while proxy.fault:
+            handler.wfile.write(b"x")
+            time.sleep(0.05)
+        return away(proxy, handler)
+
+    def problems():
+        return running.client.get("/v2/models/digits").json()["problems"]
+
+    proxy.fault = trickle
+    second = cloud.live(2, Linear(2).archive())
+    cloud.publish(second)
+    wait_until(problems)
+    assert problems() == [f"version 2 is being loaded ({second.artifact})"]
+    cloud.publish(cloud.live(2, Linear(2, model="wine").archive(), model="wine"), model="wine")
+    wait_until(lambda: running.infer(model="wine").json()["model_version"] == "2")
+    assert problems() == [f"version 2 is being loaded ({second.artifact})"]
+    assert running.version() == "1"
+    wait_until(lambda: "of its 1000000 bytes have come in 3 s" in problems()[0])
+    assert running.version() == "1"
+    assert running.metric('mlp_failed_loads_total{model="digits"}') == 1
+    proxy.fault = None
+    wait_until(lambda: running.version() == "2")
+    assert problems() == []
+
+
 def other_inputs(cloud):
     return cloud.live(2, Linear(2, columns=5).archive())
 

@@ -143,6 +143,79 @@ def test_the_share_of_a_refused_version_goes_to_the_others(served, cloud, versio
     assert fresh.answer() == "1"
 
 
+def other_inputs(cloud, weight):
+    return cloud.live(2, Linear(2, columns=5).archive(), weight)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_in_a_new_process_the_inputs_are_those_of_the_version_with_the_largest_share(served, cloud, order):
+    cloud.publish(*[cloud.live(1, Linear(1).archive(), 90), other_inputs(cloud, 10)][::order])
+    served.refresh()
+    assert served.answer() == "1"
+    (reason,) = served.metadata()["problems"]
+    assert "its inputs are not those of version 1" in reason
+
+
+def test_of_equal_shares_the_inputs_are_those_of_the_version_that_is_listed_first(served, cloud):
+    cloud.publish(cloud.live(1, Linear(1).archive(), 50), other_inputs(cloud, 50))
+    served.refresh()
+    assert served.answer() == "1"
+
+
+def test_until_that_version_can_be_fetched_no_other_takes_its_place(served, cloud, monkeypatch):
+    first = cloud.live(1, Linear(1).archive(), 90)
+    follower = served.app.follower
+    download = follower._download
+
+    def fail_first(uri):
+        if uri == first.artifact:
+            raise ConnectionError("S3 is away")
+        return download(uri)
+
+    monkeypatch.setattr(follower, "_download", fail_first)
+    cloud.publish(other_inputs(cloud, 10), first)
+    served.refresh()
+    ready = served.client.get("/v2/health/ready")
+    assert ready.status_code == 503
+    refused, waits = ready.json()["problems"]["digits"]
+    assert refused == f"version 1 ({first.artifact}) is refused: S3 is away"
+    assert waits == "version 2 waits for version 1, whose inputs count: its share is larger"
+    monkeypatch.undo()
+    served.refresh()
+    assert served.answer() == "1"
+    assert "its inputs are not those of version 1" in served.metadata()["problems"][0]
+
+
+def test_another_version_stands_in_for_a_spoiled_one_until_that_is_mended(served, cloud):
+    first = cloud.live(1, Linear(1).archive(), 90)
+    place = {"Bucket": BUCKET, "Key": first.artifact.split("/", 3)[3]}
+    cloud.s3.put_object(**place, Body=b"spoiled")
+    cloud.publish(first, other_inputs(cloud, 10))
+    served.refresh()
+    row = request([1, 2, 3, 4, 5])
+    assert served.client.post("/v2/models/digits/infer", json=row).json()["model_version"] == "2"
+    cloud.s3.delete_object(**place)
+    served.refresh()
+    assert served.client.post("/v2/models/digits/infer", json=row).json()["model_version"] == "2"
+    cloud.s3.put_object(**place, Body=Linear(1).archive())
+    served.refresh()
+    assert served.answer() == "1"
+    (reason,) = served.metadata()["problems"]
+    assert "its inputs are not those of version 1" in reason
+
+
+def test_other_inputs_can_be_served_after_all_versions_were_taken_off(served, cloud, version_1):
+    cloud.publish(other_inputs(cloud, 100))
+    served.refresh()
+    assert served.answer() == "1"
+    cloud.publish()
+    served.refresh()
+    cloud.publish(other_inputs(cloud, 100))
+    served.refresh()
+    assert served.metadata()["versions"] == ["2"]
+    assert served.metadata()["problems"] == []
+
+
 @pytest.mark.parametrize("value", ["", " ", "{", "[]", '{"versions": [{"version": 1}]}', '{"surprise": 1}'])
 def test_a_spoiled_parameter_changes_nothing(served, cloud, version_1, value):
     cloud.publish_text(value or "null")

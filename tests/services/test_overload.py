@@ -99,11 +99,13 @@ def test_a_request_is_answered_by_its_deadline(run_directory):
 )
 def test_a_body_that_never_comes_is_given_up(run_directory, rest):
     running = run_directory(Linear(), MLP_DEADLINE_MS="200")
-    with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=5) as connection:
-        connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n" + rest)
-        answer = connection.recv(4096).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n") or connection.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"connection: close" in answer
+    for route in (b"infer", b"feedback"):
+        with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=5) as connection:
+            connection.sendall(b"POST /v2/models/digits/%b HTTP/1.1\r\nhost: x\r\n" % route + rest)
+            answer = connection.makefile("rb").read()  # until it is closed
+        assert answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 408")
+        assert b"connection: close" in answer
+        assert b"did not arrive within 0.2 s" in answer
     assert running.metric("mlp_in_flight") == 0
 
 

@@ -62,6 +62,16 @@ def test_every_other_route_continues_the_trace_too(client, method, path, status)
     assert {name: plain.headers[name] for name in plain.headers if name != "date"}.items() <= answer.headers.items()
 
 
+def test_a_state_in_several_headers_is_passed_on_whole(client):
+    headers = [("traceparent", SAMPLED), ("tracestate", "a=1,b=2"), ("x", "y"), ("tracestate", "c=3")]
+    for answer in (
+        client.get("/v2/models/digits", headers=headers),
+        client.post("/v2/models/digits/infer", json=request([1, 2, 3, 4]), headers=headers),
+    ):
+        assert answer.status_code == 200
+        assert answer.headers.get_list("tracestate") == ["a=1,b=2,c=3"]
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -218,3 +228,15 @@ def test_a_collector_that_is_away_changes_nothing(run_directory):
         assert running.infer(headers={"traceparent": SAMPLED}).status_code == 200
     assert running.end() == 0
     assert json.loads(json.dumps(running.log()))
+
+
+def test_without_the_extra_that_spans_need_the_log_says_so_once(run_directory):
+    missing = "import sys; sys.modules['opentelemetry.sdk'] = None"
+    running = run_directory(Linear(), OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", before=missing)
+    assert any("ml-platform[telemetry]" in line["message"] for line in running.log())  # before the first request
+    for _ in range(3):
+        assert running.infer(headers={"traceparent": SAMPLED}).status_code == 200
+    assert running.end() == 0
+    (error,) = [line["message"] for line in running.log() if line["level"] == "error"]
+    assert error.startswith("no spans are sent: ")
+    assert [line["status"] for line in running.log() if line["message"] == "request"] == [200] * 3

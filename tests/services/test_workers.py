@@ -110,6 +110,13 @@ def test_a_supervisor_that_dies_takes_its_workers_along(running):
     wait_until(lambda: not any(lives(worker) for worker in workers))
 
 
+def test_a_second_signal_ends_all_of_them_at_once(run_directory):
+    running = run_directory(Linear(), MLP_WORKERS="2", MLP_DRAIN_SECONDS="60")
+    running.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: running.client.get("/v2/health/ready").status_code == 503)
+    assert running.end() == 0
+
+
 def test_the_metrics_can_have_a_port_of_their_own(run_directory):
     port = free_port()
     running = run_directory(Linear(), MLP_WORKERS="2", MLP_METRICS_PORT=str(port))
