@@ -298,6 +298,20 @@ def test_a_full_disk_is_told_and_the_chunks_stay(places, published, orders, full
     assert content(resumed) == content(whole)
 
 
+def test_an_upload_that_fails_is_told(places, published, orders):
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="short-lived", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    source, said = places("csv", "local")[0], r"--output s3://short-lived/x.parquet cannot be written: .*NoSuchBucket"
+    with pytest.raises(PlatformError, match=said):
+        score(
+            orders(),
+            published(ARCHIVE),
+            source,
+            "s3://short-lived/x.parquet",
+            lambda *_: s3.delete_bucket(Bucket="short-lived"),
+        )
+
+
 CONTAINER = """
 import sys
 from training import __main__ as container, csvfile
@@ -311,8 +325,8 @@ assert not {"torch", "sklearn", "scipy"} & set(sys.modules)
 def container(outputs, tmp_path):
     """Starts `python -m training score`, with small chunks."""
 
-    def start(*arguments: str) -> subprocess.Popen:
-        environment = os.environ | {"MLP_OUTPUTS": outputs.model_dump_json(), "PYTHONPATH": str(ROOT)}
+    def start(*arguments: str, **changes: str) -> subprocess.Popen:
+        environment = os.environ | {"MLP_OUTPUTS": outputs.model_dump_json(), "PYTHONPATH": str(ROOT)} | changes
         command = [sys.executable, "-c", CONTAINER, "score", *arguments]
         return subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -362,6 +376,21 @@ def test_the_container_tells_a_wrong_command_line(container):
         process = container(*arguments)
         assert said in process.communicate(timeout=60)[1]
         assert process.returncode == status
+
+
+def test_the_container_tells_what_aws_says(container):
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    for changes, said in (
+        (nobody, "error: AWS: Unable to locate credentials\n"),
+        (nowhere, 'error: AWS: Could not connect to the endpoint URL: "http://127.0.0.1:9/"\n'),
+        ({"MLP_OUTPUTS": "{}"}, "error: MLP_OUTPUTS is not valid:\n  environment: this key is "),
+    ):
+        process = container("digits", "--input", "a.csv", "--output", "b.parquet", **changes)
+        error = process.communicate(timeout=60)[1]
+        assert error.startswith(said)
+        assert "Traceback" not in error
+        assert process.returncode == 1
 
 
 MEASURE = """

@@ -162,7 +162,13 @@ def test_a_name_is_no_pattern(published, orders, tmp_path, name):
         ("in.csv", "folder.parquet", "is a folder"),
         ("in.parquet", "in.parquet", "are the same file"),
         ("not.parquet", "out.parquet", "not.parquet cannot be read as Parquet"),
-        ("s3://no-such-bucket/in.csv", "out.parquet", "s3://no-such-bucket/in.csv cannot be read"),
+        (
+            "s3://no-such-bucket/in.csv",
+            "out.parquet",
+            "--input s3://no-such-bucket/in.csv cannot be read: there is no such object, or no bucket no-such-bucket",
+        ),
+        ("in.csv", "s3://no-such-bucket/out.parquet", "--output s3://no-such-bucket/out.parquet .*NoSuchBucket"),
+        ("in.csv", "s3://no-such-bucket", "must end in .parquet"),
         ("s3://bucket", "out.parquet", "must end in .csv or .parquet"),
     ],
 )
