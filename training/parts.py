@@ -1,7 +1,7 @@
 """Tables of any size as Parquet files of even size, named by their content, and files like these read as one table."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ CELLS = 8 * 2**20
 ROWS = 1_000_000
 
 
-def scan(files: Sequence[Path]) -> pl.LazyFrame:
+def scan(files: list[Path]) -> pl.LazyFrame:
     """Parquet files as one table; a name such as `in[1].parquet` or `day=1/in.parquet` is a name, and no pattern."""
     return pl.scan_parquet(files, glob=False, hive_partitioning=False)
 
