@@ -26,7 +26,6 @@ from contract.errors import PlatformError
 from training.parts import scan
 
 ROW_GROUP = 100_000
-AWS_ERRORS = (ClientError, BotoCoreError, Boto3Error)
 _KEPT = "; the finished chunks stay, and the same command goes on with them"
 _NAME = re.compile(r"(\d{6})-(\d+)-(\d+)\.parquet")
 
@@ -250,8 +249,8 @@ def _unbroken(found: list[Chunk]) -> Iterator[Chunk]:
 def _explained(output: str, kept: str = "") -> Iterator[None]:
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError, *AWS_ERRORS) as error:
-        said = str(error).splitlines()[0]
+    except (pl.exceptions.PolarsError, OSError, ClientError, BotoCoreError, Boto3Error) as error:
+        said = str(error).partition("\n")[0]
         raise PlatformError(f"--output {output} cannot be written: {said}{kept}") from None
 
 
