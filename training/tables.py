@@ -180,8 +180,8 @@ def _remote(name: str) -> Iterator[RemoteBytes]:
         found: dict[str, Any] = boto3.client("s3").head_object(Bucket=remote.bucket, Key=remote.key)
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        there = f"there is no such object, or no bucket {remote.bucket}" if code == "404" else code
-        raise PlatformError(f"--input {name} cannot be read: {there}") from None
+        hint = f", there is no such object, or no bucket {remote.bucket}" if code == "404" else ""
+        raise PlatformError(f"--input {name} cannot be read: {code}{hint}") from None
     with tempfile.TemporaryDirectory() as folder:
         yield RemoteBytes(remote, found["ETag"], found["ContentLength"], Path(folder))
 

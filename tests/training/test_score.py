@@ -165,7 +165,7 @@ def test_a_name_is_no_pattern(published, orders, tmp_path, name):
         (
             "s3://no-such-bucket/in.csv",
             "out.parquet",
-            "--input s3://no-such-bucket/in.csv cannot be read: there is no such object, or no bucket no-such-bucket",
+            "--input s3://no-such-bucket/in.csv cannot be read: 404, .* or no bucket no-such-bucket",
         ),
         ("in.csv", "s3://no-such-bucket/out.parquet", "--output s3://no-such-bucket/out.parquet .*NoSuchBucket"),
         ("in.csv", "s3://no-such-bucket", "must end in .parquet"),
