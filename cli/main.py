@@ -62,7 +62,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {error}")
     except Exception as error:
-        if not type(error).__module__.startswith("botocore."):
+        if not type(error).__module__.startswith(("botocore.", "boto3.")):
             raise  # a mistake of ours: the traceback is what helps
         sys.exit(f"error: AWS: {error}")
 

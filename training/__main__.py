@@ -17,10 +17,12 @@ Beside the steps there is batch inference, which training/score.py explains:
     python -m training score digits --input s3://... --output s3://...
 """
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from contract.errors import PlatformError
@@ -57,7 +59,7 @@ def main() -> None:
         sys.exit(2)
     if step == "tune" and not segment and ARRAY_INDEX in os.environ:
         segment = [os.environ[ARRAY_INDEX]]
-    try:
+    with explained():
         context = Context(
             load_manifest(model),
             outputs(os.environ),
@@ -70,22 +72,29 @@ def main() -> None:
             tune_segment(context, int(segment[0]))
         else:
             run_step(step, context)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """End the process with one message, and no traceback, on what a mistake of ours is not the cause of."""
+    try:
+        yield
     except (PlatformError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(STOPPED)
+    except Exception as error:
+        if not type(error).__module__.startswith(("botocore.", "boto3.")):
+            raise
+        sys.exit(f"error: AWS: {error}")
 
 
 def score(arguments: list[str]) -> None:
     """Score a file; exit with 1 if it fails and 2 if the command line is wrong."""
     from training import score
 
-    try:
+    with explained():
         score.main(arguments, lambda: outputs(os.environ))
-    except (PlatformError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(STOPPED)
 
 
 def is_sagemaker(environment: Mapping[str, str], root: Path = Path("/opt/ml")) -> bool:
@@ -128,9 +137,9 @@ def outputs(environment: Mapping[str, str]) -> Outputs:
         )
     if given.lstrip().startswith("{"):
         try:
-            return Outputs.model_validate_json(given)
+            return parse(Outputs, json.loads(given), "MLP_OUTPUTS")
         except ValueError as error:
-            raise PlatformError(f"MLP_OUTPUTS does not hold the stack's outputs: {error}") from None
+            raise PlatformError(f"MLP_OUTPUTS is not valid JSON: {error}") from None
     return parse(Outputs, read_yaml(Path(given)), given)  # JSON is YAML
 
 

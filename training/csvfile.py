@@ -13,6 +13,7 @@ from contract.errors import PlatformError
 PIECE = 16 * 2**20
 LONGEST = 64 * 2**20
 """Bytes that one record may have; a quote that is never closed makes one of all that follows it."""
+csv.field_size_limit(LONGEST + PIECE)  # the module's own, 128 KiB, is too little: no cell is longer than its record
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def read_header(blocks: Iterable[bytes], origin: str) -> Header:
     line, newline, rest = bytes(start).partition(b"\n")
     try:
         names = next(csv.reader([line.removeprefix(b"\xef\xbb\xbf").decode()]), [])
-    except (UnicodeDecodeError, csv.Error):
+    except UnicodeDecodeError:
         raise PlatformError(f"{origin} is not a CSV file: line 1 is not text in UTF-8") from None
+    except csv.Error:  # it minds nothing else in text
+        raise PlatformError(f"{origin} has a CR within line 1; its lines must end in LF or in CR LF") from None
     if not names:
         raise PlatformError(f"{origin} is not a CSV file: it has no header")
     return Header([name.strip() for name in names], len(line + newline), chain([rest], blocks))
@@ -109,7 +112,7 @@ def read_records(blocks: Iterable[bytes], schema: dict[str, pl.DataType], origin
         row: number of the first record.
 
     Raises:
-        PlatformError: if a quote is never closed.
+        PlatformError: if a quote is never closed, or a cell is too long.
     """
     size = 0
     for piece in _whole_records(blocks, origin):
@@ -195,21 +198,24 @@ def _parse_slowly(piece: bytes, names: list[str], origin: str, row: int) -> Batc
     """Read cell by cell, and set aside what has no place in a table."""
     cells, positions, unreadable, position = [], [], [], -1
     records = csv.reader(io.StringIO(piece.decode(errors="surrogateescape"), newline=""))
-    for record in records:
-        if not record:
-            continue  # an empty line
-        position += 1
-        text = ",".join(record)
-        if len(record) != len(names):
-            reason = f"it has {len(record)} cells, the header has {len(names)}"
-        elif not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
-            reason = "it is not text in UTF-8"
-        else:
-            cells.append(record)
-            positions.append(position)
-            continue
-        readable = text.encode(errors="surrogateescape").decode(errors="replace")
-        unreadable.append(Unreadable(position, readable, reason))
+    try:
+        for record in records:
+            if not record:
+                continue  # an empty line
+            position += 1
+            text = ",".join(record)
+            if len(record) != len(names):
+                reason = f"it has {len(record)} cells, the header has {len(names)}"
+            elif not text.isascii() and any("\udc80" <= letter <= "\udcff" for letter in text):
+                reason = "it is not text in UTF-8"
+            else:
+                cells.append(record)
+                positions.append(position)
+                continue
+            readable = text.encode(errors="surrogateescape").decode(errors="replace")
+            unreadable.append(Unreadable(position, readable, reason))
+    except csv.Error as error:
+        raise PlatformError(f"{origin} cannot be read from row {row + position + 1} on: {error}") from None
     table = pl.DataFrame(cells, schema=dict.fromkeys(names, pl.String), orient="row")
     return Batch(origin, row, position + 1, table, positions, tuple(unreadable))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contract.data import Data, Target
 from contract.errors import PlatformError
 from contract.manifest import Manifest
+from training.parts import scan
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -64,7 +65,7 @@ def read(folder: Path, manifest: Manifest) -> pl.DataFrame:
     if not files:
         raise PlatformError(f"{folder} holds no Parquet file")
     try:
-        return pl.read_parquet(files, columns=list(manifest.data.all_columns))
+        return scan(files).select(list(manifest.data.all_columns)).collect()
     except pl.exceptions.PolarsError as error:
         raise PlatformError(f"{folder}: {str(error).splitlines()[0]}") from None
 

@@ -9,6 +9,7 @@ import polars as pl
 from contract.data import Column
 from contract.manifest import Manifest
 from contract.strict import Strict
+from training.parts import scan
 
 BINS = 20
 SAMPLE = 100_000
@@ -52,7 +53,7 @@ def profile(folder: Path, manifest: Manifest, snapshot: str) -> tuple[Profile, p
     Returns:
         The profile, and the evenly spaced rows that were sampled for it.
     """
-    frame = pl.scan_parquet(sorted(folder.glob("*.parquet")))
+    frame = scan(sorted(folder.glob("*.parquet")))
     columns = manifest.data.all_columns
     rows = int(frame.select(pl.len()).collect(engine="streaming").item())
     sample = frame.gather_every(-(-rows // SAMPLE)).collect(engine="streaming")

@@ -88,14 +88,15 @@ def score(manifest: Manifest, live: LiveVersion, source: str, output: str, watch
         watch: told after each chunk.
 
     Raises:
-        PlatformError: if the version is refused, a column is missing, or no row at all fits.
+        PlatformError: if the version is refused, a column is missing, no row at all fits, another run writes the
+            output, or it cannot be written.
     """
     _check_names(source, output)
     with open_table(source, manifest.data) as table:
         opened = open_version(live, manifest.name, manifest.data.columns)
         scorer = Scorer(manifest, opened, live.version, table)
         with chunks_of(output, _job(manifest, live, table)) as chunks:
-            resumed = chunks.done[-1].rows if chunks.done else 0
+            resumed = chunks.last.rows
             _score(scorer, table, chunks, watch)
             if not table.is_unchanged:
                 chunks.forget()
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str], outputs: Callable[[], Outputs]) -> None:
 
 def _score(scorer: Scorer, table: Table, chunks: Chunks, watch: Watch) -> None:
     """Do the chunks that are not done yet."""
-    rows, position = (chunks.done[-1].rows, chunks.done[-1].position) if chunks.done else (0, 0)
+    _, rows, position = chunks.last
     watch(rows, position / max(table.size, 1))
     for batch, end in table.batches(position, rows):
         rows += batch.count
@@ -229,9 +230,9 @@ def _count(whole: pl.LazyFrame, chunks: Chunks) -> tuple[int, int, str | None]:
     try:
         rows, errors, first = counts.collect().row(0)
     except pl.exceptions.PolarsError as error:  # the machine went down while one was on its way to the disk
-        chunks.forget()
-        said = str(error).splitlines()[0]
-        raise PlatformError(f"a finished chunk cannot be read ({said}); all are deleted now, start again") from None
+        raise chunks.useless(str(error).splitlines()[0]) from None
+    if rows != chunks.last.rows:
+        raise chunks.useless(f"they hold {rows} rows instead of {chunks.last.rows}")
     return rows, errors, first
 
 

@@ -19,6 +19,7 @@ from contract.errors import PlatformError
 from contract.manifest import Manifest
 from contract.outputs import Buckets
 from training.csvfile import Batch, check_columns, read_csv
+from training.parts import scan
 from training.schema import TYPES
 
 FORMATS = (".csv", ".parquet")
@@ -80,7 +81,7 @@ def read_file(file: Path, data: Data, origin: str = "") -> Iterator[Batch]:
 
 def _read_parquet(file: Path, types: dict[str, pl.DataType], origin: str) -> Iterator[Batch]:
     try:
-        frame = pl.scan_parquet(file)
+        frame = scan([file])
         check_columns(frame.collect_schema().names(), types, origin)
         row = 1
         for table in frame.collect_batches(chunk_size=ROWS, maintain_order=True):

@@ -15,6 +15,7 @@ from contract.data import Data
 from contract.errors import PlatformError
 from training.chunks import Remote
 from training.csvfile import Batch, read_header, read_records
+from training.parts import scan
 from training.schema import TYPES
 
 BLOCK = 4 * 2**20
@@ -63,8 +64,8 @@ class Table:
             return
         rows = max(1, min(ROWS, CELLS // len(self.columns)))
         with self._bytes.file() as file, _explained(self.name):
-            batches = pl.scan_parquet(file).slice(position).collect_batches(chunk_size=rows, maintain_order=True)
-            for table in batches:
+            frame = scan([file]).slice(position)
+            for table in frame.collect_batches(chunk_size=rows, maintain_order=True):
                 yield Batch(self.name, position + 1, len(table), table), position + len(table)
                 position += len(table)
 
@@ -85,7 +86,7 @@ def open_table(name: str, data: Data) -> Iterator[Table]:
     with _remote(name) if name.startswith("s3://") else _local(name) as content:
         if name.endswith(".parquet"):
             with content.file() as file, _explained(name):
-                frame = pl.scan_parquet(file)
+                frame = scan([file])
                 columns = dict(frame.collect_schema())
                 rows = int(frame.select(pl.len()).collect().item())
             yield Table(name, content.state, columns, rows, 0, content)
@@ -178,7 +179,9 @@ def _remote(name: str) -> Iterator[RemoteBytes]:
     try:
         found: dict[str, Any] = boto3.client("s3").head_object(Bucket=remote.bucket, Key=remote.key)
     except ClientError as error:
-        raise PlatformError(f"--input {name} cannot be read: {error.response['Error']['Code']}") from None
+        code = error.response["Error"]["Code"]
+        hint = f", there is no such object, or no bucket {remote.bucket}" if code == "404" else ""
+        raise PlatformError(f"--input {name} cannot be read: {code}{hint}") from None
     with tempfile.TemporaryDirectory() as folder:
         yield RemoteBytes(remote, found["ETag"], found["ContentLength"], Path(folder))
 

@@ -7,6 +7,7 @@ import polars as pl
 from contract.errors import PlatformError
 from contract.manifest import Manifest
 from training import schema
+from training.parts import scan
 from training.steps import Context
 
 SHOWN = 5
@@ -38,7 +39,7 @@ def validate(folder: Path, manifest: Manifest) -> int:
     count, wrong = 0, pl.DataFrame(schema={"row": pl.Int64, "reason": pl.String})
     for file in files:
         try:
-            table = pl.read_parquet(file, columns=list(columns))
+            table = scan([file]).select(list(columns)).collect()
         except pl.exceptions.PolarsError as error:
             raise PlatformError(f"{file}: {str(error).splitlines()[0]}") from None
         bad = schema.fit(table, columns)[1]
@@ -50,7 +51,7 @@ def validate(folder: Path, manifest: Manifest) -> int:
         raise PlatformError(
             f"{len(wrong)} of {count} rows of {manifest.name} break its schema:\n" + "\n".join(told + more)
         )
-    frame = pl.scan_parquet(files)
+    frame = scan(files)
     for name, column in columns.items():
         if column.unique:
             _require_unique(frame, name, manifest)

@@ -81,6 +81,25 @@ def test_commands_that_need_no_pulumi_do_not_import_it():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    "error", ["botocore.exceptions.NoCredentialsError()", "boto3.exceptions.S3UploadFailedError('Failed to upload')"]
+)
+def test_what_aws_says_is_told_without_a_traceback(error):
+    script = f"""
+import boto3.exceptions, botocore.exceptions
+from cli import main
+
+def app():
+    raise {error}
+
+main.app = app
+main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: AWS: (Unable to locate credentials|Failed to upload)\n", done.stderr)
+
+
 def test_preview_needs_the_infra_extra_alone():
     other_extras = [
         "torch",

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from contract.paths import ROOT
 from contract.service import LiveVersions
 from tests.services.conftest import Linear
 from training import csvfile, tables
+from training.chunks import Chunks
 from training.score import Scorer, score
 
 COLUMNS = ["amount", "items", "express", "colour"]
@@ -122,7 +124,7 @@ def test_a_chunk_that_was_lost_on_its_way_to_the_disk_is_told(places, published,
         score(orders(), published(ARCHIVE), source, whole, Stop(3))
     first, *_ = sorted(Path(f"{whole}.parts").glob("*/000000-*.parquet"))
     first.write_bytes(b"")
-    with pytest.raises(PlatformError, match=r"a finished chunk cannot be read .* all are deleted now, start again"):
+    with pytest.raises(PlatformError, match=r"the finished chunks cannot be used .* all are deleted now, start again"):
         score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
     assert content(whole) is None
     assert score(orders(), published(ARCHIVE), source, whole, lambda *_: None).resumed == 0
@@ -143,18 +145,171 @@ def test_another_input_or_version_starts_anew(places, published, orders):
     assert score(orders(), published(ARCHIVE), source, resumed, lambda *_: None).resumed == 0
 
 
-def test_two_runs_of_one_job_do_not_mix(places, published, orders):
+@pytest.mark.parametrize("version", [7, 8])
+def test_two_runs_with_one_output_do_not_mix(places, published, orders, version):
     source, whole, _ = places("csv", "local")
     told = []
 
     def again(*_):
         if not told:
             told.append("now")
-            with pytest.raises(PlatformError, match="another run of the same job is under way"):
-                score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+            with pytest.raises(PlatformError, match="another run writes this output; wait until it is done"):
+                score(orders(), published(ARCHIVE, version), source, whole, lambda *_: None)
 
     assert score(orders(), published(ARCHIVE), source, whole, again).rows == 1000
     assert told
+    assert not Path(f"{whole}.parts").exists()
+
+
+def test_in_s3_two_jobs_with_one_output_let_each_other_be(places, published, orders):
+    source, whole, _ = places("csv", "s3")
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, whole, Stop(2))
+    assert score(orders(), published(ARCHIVE, 8), source, whole, lambda *_: None).rows == 1000
+    assert score(orders(), published(ARCHIVE), source, whole, lambda *_: None).resumed > 0
+    assert set(pl.read_parquet(content(whole))["version"]) == {7}
+
+
+def chunks_of(output: str) -> list[str]:
+    """The names of the chunks that lie beside an output, in order."""
+    if not output.startswith("s3://"):
+        return [str(file) for file in sorted(Path(f"{output}.parts").glob("*/*-*-*.parquet"))]
+    bucket, _, key = output.removeprefix("s3://").partition("/")
+    found = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{key}.parts/").get("Contents", [])
+    return [f"s3://{bucket}/{item['Key']}" for item in found]
+
+
+def delete(name: str) -> None:
+    if not name.startswith("s3://"):
+        Path(name).unlink()
+        return
+    bucket, _, key = name.removeprefix("s3://").partition("/")
+    boto3.client("s3").delete_object(Bucket=bucket, Key=key)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("gone", [[0, 1], [2], [1, 3, 5]])
+def test_chunks_after_one_that_is_missing_are_not_used(places, published, orders, where, gone):
+    source, whole, resumed = places("csv", where)
+    score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, resumed, Stop(6))
+    chunks = chunks_of(resumed)
+    for number in gone:
+        delete(chunks[number])
+    done = score(orders(), published(ARCHIVE), source, resumed, lambda *_: None)
+    assert (done.rows, done.resumed > 0) == (1000, gone[0] > 0)
+    assert content(resumed) == content(whole)
+    assert chunks_of(resumed) == []
+
+
+def test_chunks_of_which_it_is_not_plain_which_comes_next_are_not_used(places, published, orders):
+    source, whole, resumed = places("csv", "local")
+    score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, resumed, Stop(4))
+    first, second, *_ = (Path(name) for name in chunks_of(resumed))
+    (second.parent / "000001-70-1800.parquet").write_bytes(second.read_bytes())
+    done = score(orders(), published(ARCHIVE), source, resumed, lambda *_: None)
+    assert done.resumed == int(first.name.split("-")[1])
+    assert content(resumed) == content(whole)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_a_run_that_is_killed_while_it_deletes_its_chunks_does_no_harm(places, published, orders, monkeypatch, where):
+    source, whole, resumed = places("csv", where)
+    score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    forget, there = Chunks.forget, []
+
+    def killed(chunks: Chunks) -> None:
+        there.extend(chunks_of(resumed))
+        owner, name = (chunks._s3, "delete_object") if where == "s3" else (Path, "unlink")
+        delete = getattr(owner, name)
+
+        def or_die(*given, **named):
+            if len(chunks_of(resumed)) == 4:
+                raise StoppedError
+            delete(*given, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, or_die)
+            forget(chunks)
+
+    monkeypatch.setattr(Chunks, "forget", killed)
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, resumed, lambda *_: None)
+    monkeypatch.setattr(Chunks, "forget", forget)
+    assert content(resumed) == content(whole)
+    assert chunks_of(resumed) == there[:4]
+    done = score(orders(), published(ARCHIVE), source, resumed, lambda *_: None)
+    assert (done.rows, 0 < done.resumed < 1000) == (1000, True)
+    assert content(resumed) == content(whole)
+
+
+def test_chunks_that_do_not_hold_what_they_should_are_told(places, published, orders):
+    source, whole, _ = places("csv", "local")
+    Path(whole).write_text("the old one")
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, whole, Stop(3))
+    second = chunks_of(whole)[1]
+    pl.read_parquet(second).head(3).write_parquet(second)
+    with pytest.raises(PlatformError, match=r"cannot be used \(they hold \d+ rows instead of 1000\); all are deleted"):
+        score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    assert Path(whole).read_text() == "the old one"
+    assert score(orders(), published(ARCHIVE), source, whole, lambda *_: None).resumed == 0
+
+
+def test_a_damaged_cell_in_a_chunk_is_told(places, published, orders):
+    source, whole, _ = places("parquet", "local")
+    with pytest.raises(StoppedError):
+        score(orders(), published(ARCHIVE), source, whole, Stop(3))
+    first = Path(chunks_of(whole)[0])
+    spoiled = bytearray(first.read_bytes())
+    spoiled[40:400] = bytes(360)  # of the first column, which is not looked at before the output is written
+    first.write_bytes(spoiled)
+    with pytest.raises(PlatformError, match=r"the finished chunks cannot be used .* all are deleted now, start again"):
+        score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    assert not Path(whole).exists()
+    assert not Path(f"{whole}.parts").exists()
+
+
+@pytest.fixture
+def full_disk():
+    """Lets no file get larger than so many bytes from its call on: the error is the kernel's, as on a full disk."""
+    limits, before = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("size", [100, 12_000])
+def test_a_full_disk_is_told_and_the_chunks_stay(places, published, orders, full_disk, where, size):
+    source, whole, resumed = places("csv", where)
+    score(orders(), published(ARCHIVE), source, whole, lambda *_: None)
+    said = r"resumed.parquet cannot be written: .*File too large.*; the finished chunks stay, and the same command goes"
+    with pytest.raises(PlatformError, match=said):
+        score(orders(), published(ARCHIVE), source, resumed, lambda *_: full_disk(size))
+    full_disk(resource.RLIM_INFINITY)
+    kept = len(chunks_of(resumed))
+    assert kept == 0 if size == 100 else kept > 10  # of the larger ones the output alone has no room
+    assert list(Path(f"{resumed}.parts").glob("**/*.new")) == []
+    assert (score(orders(), published(ARCHIVE), source, resumed, lambda *_: None).resumed > 0) == (kept > 0)
+    assert content(resumed) == content(whole)
+
+
+def test_an_upload_that_fails_is_told(places, published, orders):
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="short-lived", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    source, said = places("csv", "local")[0], r"--output s3://short-lived/x.parquet cannot be written: .*NoSuchBucket"
+    with pytest.raises(PlatformError, match=said):
+        score(
+            orders(),
+            published(ARCHIVE),
+            source,
+            "s3://short-lived/x.parquet",
+            lambda *_: s3.delete_bucket(Bucket="short-lived"),
+        )
 
 
 CONTAINER = """
@@ -170,8 +325,8 @@ assert not {"torch", "sklearn", "scipy"} & set(sys.modules)
 def container(outputs, tmp_path):
     """Starts `python -m training score`, with small chunks."""
 
-    def start(*arguments: str) -> subprocess.Popen:
-        environment = os.environ | {"MLP_OUTPUTS": outputs.model_dump_json(), "PYTHONPATH": str(ROOT)}
+    def start(*arguments: str, **changes: str) -> subprocess.Popen:
+        environment = os.environ | {"MLP_OUTPUTS": outputs.model_dump_json(), "PYTHONPATH": str(ROOT)} | changes
         command = [sys.executable, "-c", CONTAINER, "score", *arguments]
         return subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -221,6 +376,21 @@ def test_the_container_tells_a_wrong_command_line(container):
         process = container(*arguments)
         assert said in process.communicate(timeout=60)[1]
         assert process.returncode == status
+
+
+def test_the_container_tells_what_aws_says(container):
+    nobody = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
+    for changes, said in (
+        (nobody, "error: AWS: Unable to locate credentials\n"),
+        (nowhere, 'error: AWS: Could not connect to the endpoint URL: "http://127.0.0.1:9/"\n'),
+        ({"MLP_OUTPUTS": "{}"}, "error: MLP_OUTPUTS is not valid:\n  environment: this key is "),
+    ):
+        process = container("digits", "--input", "a.csv", "--output", "b.parquet", **changes)
+        error = process.communicate(timeout=60)[1]
+        assert error.startswith(said)
+        assert "Traceback" not in error
+        assert process.returncode == 1
 
 
 MEASURE = """

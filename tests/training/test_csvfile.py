@@ -69,6 +69,7 @@ def test_a_record_that_is_cut_short_is_not_taken_for_one_with_empty_cells(end):
     [
         (b"", "file is not a CSV file: it has no header"),
         (b"\xff\xfe,b\n1,2\n", "file is not a CSV file: line 1 is not text in UTF-8"),
+        (b"a,b\r1,2\r3,4\r", "file has a CR within line 1; its lines must end in LF or in CR LF"),
         (b"a,c\n1,2\n", "file lacks b and has unknown c column(s); the manifest describes a, b"),
         (b"a,b,a\n1,2,3\n", "file has more than once a column(s)"),
         (b'a,b\n1,x\n2,"y\n3,z\n', "a quote in line 3 or after it is never closed"),
@@ -78,6 +79,22 @@ def test_what_is_no_csv_file_of_these_columns_is_refused(content, said):
     with pytest.raises(PlatformError) as caught:
         read(content)
     assert said in str(caught.value)
+
+
+def test_a_long_cell_is_read_whatever_else_is_in_its_piece():
+    long = "x" * 200_000
+    (batch,) = read(f"a,b\n1,{long}\n2\n3,z\n".encode())
+    assert rows([batch]) == [("1", long), ("3", "z")]
+    assert batch.unreadable[0].position == 1
+
+
+def test_a_cell_that_is_too_long_is_told_with_its_row():
+    limit = csv.field_size_limit(1000)
+    try:
+        with pytest.raises(PlatformError, match=r"file cannot be read from row 3 on: field larger than field limit"):
+            read(b"a,b\n1,x\n2\n3," + b"x" * 2000 + b"\n")
+    finally:
+        csv.field_size_limit(limit)
 
 
 def test_a_quote_that_is_never_closed_does_not_fill_the_memory(monkeypatch):

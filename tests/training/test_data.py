@@ -37,6 +37,13 @@ def test_rows_keep_the_order_of_the_manifest(folder, manifest, table):
     assert some.table["digit"].to_list() == some.targets.tolist()
 
 
+def test_a_name_of_a_folder_is_no_pattern(tmp_path, manifest, table):
+    named = tmp_path / "work[1]"
+    named.mkdir()
+    table.write_parquet(named / "part-00000.parquet")
+    assert len(load(named, manifest)) == len(table)
+
+
 def test_a_category_is_its_position_a_boolean_0_or_1_and_a_null_nan(orders):
     data = orders().data
     table = pl.DataFrame([ROW, ROW | {"items": 7, "express": False, "colour": "red"}])

@@ -136,6 +136,21 @@ def test_a_file_that_cannot_be_scored_is_refused_and_nothing_is_left(job, tmp_pa
     assert nothing_left(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["[1].parquet", "*.parquet", "?.parquet"])
+def test_a_name_is_no_pattern(published, orders, tmp_path, name):
+    (tmp_path / "day=1").mkdir()
+    source, output = tmp_path / "day=1" / f"in{name}", tmp_path / f"out{name}"
+    rows = {"amount": [10.0, 0.5], "items": [2, 3], "express": [True, False], "colour": ["red", "blue"]}
+    pl.DataFrame(rows).write_parquet(source)
+    (tmp_path / "day=1" / "in1.parquet").write_bytes(b"another one that the pattern fits")
+    assert score(orders(), published(ARCHIVE), str(source), str(output), lambda *_: None).rows == 2
+    with output.open("rb") as file:
+        table = pl.read_parquet(file)
+    assert table.columns == [*COLUMNS, "label", "probabilities", "version", "error"]
+    assert table["amount"].to_list() == rows["amount"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["day=1", output.name]
+
+
 @pytest.mark.parametrize(
     ("source", "output", "said"),
     [
@@ -147,7 +162,13 @@ def test_a_file_that_cannot_be_scored_is_refused_and_nothing_is_left(job, tmp_pa
         ("in.csv", "folder.parquet", "is a folder"),
         ("in.parquet", "in.parquet", "are the same file"),
         ("not.parquet", "out.parquet", "not.parquet cannot be read as Parquet"),
-        ("s3://no-such-bucket/in.csv", "out.parquet", "s3://no-such-bucket/in.csv cannot be read"),
+        (
+            "s3://no-such-bucket/in.csv",
+            "out.parquet",
+            "--input s3://no-such-bucket/in.csv cannot be read: 404, .* or no bucket no-such-bucket",
+        ),
+        ("in.csv", "s3://no-such-bucket/out.parquet", "--output s3://no-such-bucket/out.parquet .*NoSuchBucket"),
+        ("in.csv", "s3://no-such-bucket", "must end in .parquet"),
         ("s3://bucket", "out.parquet", "must end in .csv or .parquet"),
     ],
 )

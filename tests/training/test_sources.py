@@ -198,3 +198,8 @@ def test_the_version_of_a_source_says_what_state_it_was_in(outputs, orders):
     put("lake/1.csv", b"a")
     put("lake/2.csv", b"b")
     assert sources.version(orders("s3://test-raw/lake/"), outputs.buckets).startswith("2 objects, the last of 20")
+
+
+def test_a_local_file_whose_name_looks_like_a_pattern_is_read(orders, table, tmp_path):
+    table.write_parquet(tmp_path / "in[1].parquet")
+    assert sum(batch.count for batch in sources.read_file(tmp_path / "in[1].parquet", orders().data)) == N
