@@ -84,8 +84,8 @@ def request_prediction(url: str, model: str, request: dict[str, Any]) -> dict[st
     """Send a v2 request and return the answer.
 
     Raises:
-        PlatformError: with what the service says, if it refuses the request or cannot be reached; or if the request asks
-            for outputs as binary data.
+        PlatformError: with what the service says, if it refuses the request or cannot be reached; or if it was asked
+            for binary data.
     """
     body = json.dumps(request).encode()
     post = urllib.request.Request(
