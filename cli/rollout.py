@@ -115,7 +115,9 @@ def change(
         if live == before.live:
             this.done(f"nothing to change: {rollout.shares(live)}")
         else:
-            back = f"mlp rollback {model}" + (f" --env {environment}" if environment != "local" else "")
+            back = f"`mlp rollback {model} --env {environment}` takes it back"
+            if undo:  # another one would go further back
+                back = f"before it was {rollout.shares(before.live)}, which `mlp deploy` brings back"
             with _telling(of_model.live_parameter, live, back):
                 after = rollout.write(of_model.live_parameter, live, before, undo)
                 patience = outputs.service_settings.refresh_seconds + 1
@@ -140,7 +142,7 @@ def _telling(parameter: str, live: LiveVersions, back: str) -> Iterator[None]:
         now = rollout.read(parameter).live
         why = str(error) or "interrupted"
         if now == live:
-            raise PlatformError(f"{why}; {parameter} says {rollout.shares(now)}; `{back}` takes it back") from None
+            raise PlatformError(f"{why}; {parameter} says {rollout.shares(now)}; {back}") from None
         if isinstance(error, PlatformError):
             raise
         raise PlatformError(f"{why}; nothing was changed: {parameter} says {rollout.shares(now)}") from None

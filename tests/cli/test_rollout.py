@@ -204,7 +204,8 @@ def test_a_change_that_was_not_waited_for_to_the_end_stays_and_says_so(mlp, answ
     said = f"^{why}; /test/models/digits says version 1 90%, version 2 10%; `mlp rollback digits --env test` takes it b"
     with pytest.raises(PlatformError, match=said):
         mlp("deploy", "--version", 2, "--weight", 10, answers=answers)
-    assert mlp("rollback") == "version 1 100%"
+    with pytest.raises(PlatformError, match=r"says version 1 100%; before it was version 1 90%, version 2 10%, which "):
+        mlp("rollback", answers=[NEW, *answers[1:]])
 
 
 def test_what_was_interrupted_before_it_changed_anything_says_so(mlp, monkeypatch):
