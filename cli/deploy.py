@@ -29,7 +29,7 @@ def deploy(
     """
     from training import registry, rollout
 
-    matches = rollout.rule_of(rule) if rule else None
+    matches = None if rule is None else rollout.rule_of(rule)
 
     def decide(outputs: ModelOutputs, live: LiveVersions) -> LiveVersions:
         found = registry.find(outputs.package_group, version)

@@ -25,7 +25,7 @@ _COUNTED = re.compile(r'mlp_requests_total\{(?=.*model="([^"]*)")(?=.*version="(
 
 def experiment(
     model: Model,
-    days: Annotated[float, typer.Option(min=0.001, help="How far back to look.")] = 7,
+    days: Annotated[float, typer.Option(min=0.001, max=3650, help="How far back to look.")] = 7,
     baseline: Annotated[
         int | None, typer.Option(min=1, help="What the others are compared with; by default what is live for longest.")
     ] = None,

@@ -3,9 +3,11 @@
 import signal
 import sys
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from cli import (
     bootstrap,
@@ -34,8 +36,30 @@ from cli import (
 )
 from contract.errors import PlatformError
 
+
+class Commands(TyperGroup):
+    """The sub-commands, with what typer leaves out of its messages."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the one that the command line names.
+
+        Raises:
+            PlatformError: on a Ctrl-C, which typer would turn into a status without a word.
+            typer.BadParameter: naming the value that is not allowed.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise PlatformError("interrupted") from None
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                error.message += f", but it is {error.__cause__.errors()[0]['input']!r}"
+            raise
+
+
 app = typer.Typer(
     name="mlp",
+    cls=Commands,
     help="A machine learning platform, from raw data to a monitored product: on a laptop, or on AWS.",
     epilog="Exit status: 0 success, 1 it did not work, 2 the command line is wrong.",
     no_args_is_help=True,

@@ -135,17 +135,16 @@ def approve(model: Model, version: Version, as_json: AsJson = False) -> None:
 
 @models.command()
 def reject(model: Model, version: Version, as_json: AsJson = False) -> None:
-    """Reject a version, so that nothing makes it live; one that takes traffic cannot be rejected."""
-    from training import registry
+    """Reject a version, so that nothing makes it live; one that is live, by share or rule, cannot be rejected."""
+    from training import registry, rollout
 
     with _registry(model) as known, known.platform.changing():
         found = known.find(version)
-        if share := known.shares().get(version):
-            allowed = [each.version for each in registry.versions(known.group) if each.version not in known.shares()]
-            others = ", ".join(map(str, sorted(allowed))) or f"none yet, `mlp train {model}` makes one"
+        if version in known.shares():
+            live = rollout.shares(registry.live(known.live_parameter))
             raise PlatformError(
-                f"version {version} of {model} takes {share}% of the traffic; approve another one first with "
-                f"`mlp models approve {model} VERSION`; there are: {others}"
+                f"version {version} of {model} is live: {live}; give another one all of the traffic first: "
+                f"{_others(known, version)}"
             )
         show(_decision(model, registry.reject(found), known), as_json)
 
@@ -190,6 +189,17 @@ def _registry(model: str) -> Iterator[_Registry]:
     outputs = platform.outputs()
     outputs.of_model(model)
     yield _Registry(model, platform, outputs)
+
+
+def _others(known: _Registry, version: int) -> str:
+    """How to give versions other than this one all of the traffic."""
+    from training import registry
+
+    live = sorted(known.shares().keys() - {version})
+    rest = sorted(each.version for each in registry.versions(known.group) if each.version not in known.shares())
+    ways = {f"mlp promote {known.model} --version": live, f"mlp models approve {known.model}": rest}
+    there = [f"`{command} N`, where N is {' or '.join(map(str, of))}" for command, of in ways.items() if of]
+    return "; ".join(there) or f"`mlp train {known.model}` makes one"
 
 
 def _facts(version: "ModelVersion", shares: Mapping[int, int]) -> dict[str, Any]:

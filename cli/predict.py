@@ -84,7 +84,8 @@ def request_prediction(url: str, model: str, request: dict[str, Any]) -> dict[st
     """Send a v2 request and return the answer.
 
     Raises:
-        PlatformError: with what the service says, if it refuses the request or cannot be reached.
+        PlatformError: with what the service says, if it refuses the request or cannot be reached; or if it was asked
+            for binary data.
     """
     body = json.dumps(request).encode()
     post = urllib.request.Request(
@@ -92,6 +93,11 @@ def request_prediction(url: str, model: str, request: dict[str, Any]) -> dict[st
     )
     try:
         with urllib.request.urlopen(post, timeout=30) as answer:
+            if answer.headers["Inference-Header-Content-Length"]:  # JSON, and then what it describes
+                raise PlatformError(
+                    "the service answered with binary data, which is not shown here; leave binary_data_output and "
+                    "binary_data out of the request's parameters"
+                )
             response: dict[str, Any] = json.load(answer)
             return response
     except urllib.error.HTTPError as error:

@@ -6,6 +6,8 @@ import typer
 
 from cli.output import AsJson
 from cli.rollout import Environment, Model, NoWait, change
+from contract.outputs import ModelOutputs
+from contract.service import LiveVersions
 
 
 def promote(
@@ -18,6 +20,12 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Give a version that is live already all of the traffic, and take the others off."""
-    from training import rollout
+    from training import registry, rollout
 
-    change("Promote", model, environment, not no_wait, as_json, lambda _, live: rollout.promoted(live, version))
+    def decide(outputs: ModelOutputs, live: LiveVersions) -> LiveVersions:
+        chosen = rollout.promoted(live, version)
+        for each in chosen.versions:
+            registry.as_live(registry.find(outputs.package_group, each.version), each.weight)
+        return chosen
+
+    change("Promote", model, environment, not no_wait, as_json, decide)

@@ -21,4 +21,4 @@ def rollback(
             registry.as_live(registry.find(outputs.package_group, each.version), each.weight)
         return earlier
 
-    change("Rollback", model, environment, not no_wait, as_json, decide)
+    change("Rollback", model, environment, not no_wait, as_json, decide, undo=True)

@@ -1,11 +1,13 @@
 """What `mlp deploy`, `mlp promote` and `mlp rollback` share: change what is live, and wait for the service."""
 
+import http.client
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -40,7 +42,7 @@ class Endpoint:
         """Versions, shares and problems.
 
         Raises:
-            PlatformError: if it does not answer, or wants a token.
+            PlatformError: if it does not answer, or with something else, or wants a token.
         """
         token = os.environ.get(TOKEN)
         request = urllib.request.Request(self.url, headers={"Authorization": f"Bearer {token}"} if token else {})
@@ -54,8 +56,10 @@ class Endpoint:
                 return {"versions": [], "shares": {}, "problems": [text]}
             hint = f"; set {TOKEN}, or use --no-wait" if error.code in (401, 403) else ""
             raise PlatformError(f"{self.url} answered {error.code}: {text[:200]}{hint}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise PlatformError(f"the service at {self.url} cannot be reached: {error}; see `mlp status`") from None
+        except ValueError as error:
+            raise PlatformError(f"{self.url} did not answer with JSON: {error}") from None
 
 
 def endpoint(model: str, environment: str, outputs: Outputs) -> Endpoint:
@@ -79,8 +83,11 @@ def change(
     wait: bool,
     as_json: bool,
     decide: Callable[[ModelOutputs, LiveVersions], LiveVersions],
+    undo: bool = False,
 ) -> None:
     """Change what is live of a model and wait until the service has loaded it; if it refuses, put back what was.
+
+    Whoever interrupts the waiting, or ends the service, is told that the change stays, and how to take it back.
 
     Args:
         title: of the step.
@@ -89,9 +96,11 @@ def change(
         wait: whether to wait.
         as_json: how to print the outcome.
         decide: what is to be live, after what is now.
+        undo: whether that takes back the last change.
 
     Raises:
-        PlatformError: if it cannot be live, somebody else changes it at the same time, or the service refuses it.
+        PlatformError: if it cannot be live, somebody else changes it at the same time, the service refuses it, or it is
+            not known whether the service has loaded it.
     """
     load_manifest(model)
     outputs = environment_outputs(environment, f"mlp {title.lower()} {model} --env {environment}")
@@ -106,16 +115,37 @@ def change(
         if live == before.live:
             this.done(f"nothing to change: {rollout.shares(live)}")
         else:
-            after = rollout.write(of_model.live_parameter, live, before)
-            patience = outputs.service_settings.refresh_seconds + 1
-            refused = _follow(service, live, known, patience, this) if service else ""
-            if refused:
-                rollout.write(of_model.live_parameter, before.live, after)
-                raise PlatformError(f"the service refuses it, so that all is as it was before: {refused}")
+            back = f"`mlp rollback {model} --env {environment}` takes it back"
+            if undo:  # another one would go further back
+                back = f"before it was {rollout.shares(before.live)}, which `mlp deploy` brings back"
+            with _telling(of_model.live_parameter, live, back):
+                after = rollout.write(of_model.live_parameter, live, before, undo)
+                patience = outputs.service_settings.refresh_seconds + 1
+                refused = _follow(service, live, known, patience, this) if service else ""
+                if refused:
+                    rollout.write(of_model.live_parameter, before.live, after, undo=True)
+                    raise PlatformError(f"the service refuses it, so that all is as it was before: {refused}")
             this.done(rollout.shares(live) + ("" if service else "; not waited for"))
     versions = [{"version": each.version, "weight": each.weight} for each in live.versions]
     facts = {"model": model, "environment": environment, "live": rollout.shares(live)}
     show(facts, as_json, facts | {"live": versions, "changed": live != before.live})
+
+
+@contextmanager
+def _telling(parameter: str, live: LiveVersions, back: str) -> Iterator[None]:
+    """If what is done here is interrupted or fails, say what the parameter says by then: what was asked for, or not."""
+    from training import rollout
+
+    try:
+        yield
+    except (KeyboardInterrupt, PlatformError) as error:
+        now = rollout.read(parameter).live
+        why = str(error) or "interrupted"
+        if now == live:
+            raise PlatformError(f"{why}; {parameter} says {rollout.shares(now)}; {back}") from None
+        if isinstance(error, PlatformError):
+            raise
+        raise PlatformError(f"{why}; nothing was changed: {parameter} says {rollout.shares(now)}") from None
 
 
 def _follow(service: Endpoint, live: LiveVersions, known: list[str], patience: float, this: Step) -> str:
@@ -141,7 +171,4 @@ def _follow(service: Endpoint, live: LiveVersions, known: list[str], patience: f
             said = waited
             this.update(f"waiting for the service to load version {', '.join(wanted)} ({waited:.0f} s)")
         time.sleep(POLL_S if waited < 5 else 4 * POLL_S)
-    raise PlatformError(
-        f"{service.url} does not serve it after {WAIT_S} s, and gives no reason; it stays as it was asked for, and "
-        "`mlp rollback` takes it back"
-    )
+    raise PlatformError(f"{service.url} does not serve it after {WAIT_S} s, and gives no reason")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from contract.service import Sensitive
 from contract.strict import Strict
@@ -115,18 +115,30 @@ class SagemakerServing(Served):
         return self
 
 
-def _runtime(serving: Any) -> str:
-    return str(serving.get("runtime", "lambda") if isinstance(serving, dict) else serving.runtime)
+RUNTIMES = "lambda", "ecs", "sagemaker"
+
+
+def _known(serving: Any) -> Any:
+    """Refuse what is no section, or names no runtime."""
+    if isinstance(serving, Served):
+        return serving
+    allowed = f"one of {', '.join(RUNTIMES)}"
+    if not isinstance(serving, dict):
+        raise ValueError(f"this should be a mapping of keys to values, with runtime as {allowed}, or be left out")
+    if _runtime(serving) not in RUNTIMES:
+        raise ValueError(f"runtime must be {allowed}, but it is {serving['runtime']!r}")
+    return serving
+
+
+def _runtime(serving: Any) -> Any:
+    return serving.get("runtime", "lambda") if isinstance(serving, dict) else serving.runtime
 
 
 Serving = Annotated[
     Annotated[LambdaServing, Tag("lambda")]
     | Annotated[EcsServing, Tag("ecs")]
     | Annotated[SagemakerServing, Tag("sagemaker")],
-    Discriminator(
-        _runtime,
-        custom_error_type="unknown_runtime",
-        custom_error_message="runtime must be one of lambda, ecs, sagemaker",
-    ),
+    Discriminator(_runtime),
+    BeforeValidator(_known),
 ]
 """What the model runs on: the same three for every model."""

@@ -135,6 +135,6 @@ class Inference(pulumi.ComponentResource):
             type="String",
             value=LiveVersions().model_dump_json(),
             description=f"Live versions of {model}",
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value"]),
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["value", "description"]),
         )
         return parameter

@@ -1,7 +1,8 @@
 """The live versions of a model: the one module that changes the SSM parameter that lists them.
 
-SSM keeps the parameter's last hundred values, which is how a rollback knows what was live before. It cannot write on a
-condition, so a write looks before and after: a change that somebody else made meanwhile is never lost.
+SSM keeps the parameter's last hundred values with their descriptions, which is how a rollback knows what was live
+before. It cannot write on a condition, so a write looks before and after: a change that somebody else made meanwhile is
+never lost.
 """
 
 import json
@@ -16,7 +17,8 @@ from contract.errors import PlatformError
 from contract.service import LiveVersion, LiveVersions, Rule
 from contract.strict import parse
 
-_LATER = "look with `mlp status`, and try again"
+_CHANGE, _UNDO = "Live versions; replaces revision {}", "Live versions; undoes revision {}"
+"""Descriptions of a revision. They name the one before it, as one that somebody writes by hand may inherit its own."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,33 @@ def read(parameter: str) -> State:
     return State(_parse(found["Value"], parameter), found["Version"])
 
 
-def write(parameter: str, live: LiveVersions, after: State) -> State:
+def write(parameter: str, live: LiveVersions, after: State, undo: bool = False) -> State:
     """Replace what is live.
 
     Args:
         parameter: name of the model's parameter.
         live: what is to be live.
         after: the state that this follows from; if there is another by now, nothing is changed.
+        undo: whether this takes that state back, so that a later rollback does not go to it.
 
     Raises:
         PlatformError: if somebody has changed it since `after` was read; what they wrote stands.
     """
-    if read(parameter).revision != after.revision:
-        raise PlatformError(f"{parameter} was changed by somebody else meanwhile; nothing was changed here: {_LATER}")
-    revision = _put(parameter, live.model_dump_json(exclude_none=True))
+    now = read(parameter)
+    if now.revision != after.revision:
+        raise PlatformError(
+            f"{parameter} was changed by somebody else meanwhile; nothing was changed here: it says "
+            f"{shares(now.live)}; try again"
+        )
+    description = (_UNDO if undo else _CHANGE).format(after.revision)
+    revision = _put(parameter, live.model_dump_json(exclude_none=True), description)
     if revision != after.revision + 1:  # theirs came between the look and the write: it is put back
         (theirs,) = (each for each in _history(parameter) if each["Version"] == revision - 1)
-        _put(parameter, theirs["Value"])
-        raise PlatformError(f"{parameter} was changed by somebody else at the same moment; theirs stands: {_LATER}")
+        _put(parameter, theirs["Value"], _UNDO.format(revision))
+        raise PlatformError(
+            f"{parameter} was changed by somebody else at the same moment; theirs stands: it says "
+            f"{shares(_parse(theirs['Value'], parameter))}; try again"
+        )
     return State(live, revision)
 
 
@@ -112,8 +123,7 @@ def promoted(live: LiveVersions, number: int | None) -> LiveVersions:
 def before(parameter: str) -> LiveVersions:
     """What was live before what is live now.
 
-    Rolling back twice goes back twice: a change that leads to the state before the last one undoes the last one, and
-    is no change of its own.
+    Rolling back twice goes back twice: a change that undoes the last one is none of its own.
 
     Raises:
         PlatformError: if there was nothing live before.
@@ -124,9 +134,9 @@ def before(parameter: str) -> LiveVersions:
             live = _parse(each["Value"], parameter)
         except PlatformError:  # somebody wrote it by hand, and nobody can want it back
             continue
-        if states[-2:-1] == [live]:
-            states.pop()
-        elif live.versions and states[-1:] != [live]:
+        if _undoes(each, back=states[-2:-1] == [live]) and states[-1:] != [live]:
+            del states[-1:]
+        if live.versions and states[-1:] != [live]:
             states.append(live)
     now = read(parameter).live
     earlier = states[-2:-1] if states[-1:] == [now] else states[-1:]
@@ -182,10 +192,21 @@ def _apportion(weights: list[int], total: int) -> list[int]:
     return result
 
 
-def _put(parameter: str, value: str) -> int:
-    revision: int = boto3.client("ssm").put_parameter(Name=parameter, Value=value, Type="String", Overwrite=True)[
-        "Version"
-    ]
+def _undoes(written: dict[str, Any], back: bool) -> bool:
+    """Whether a revision took back the one before it.
+
+    One that does not say so, as somebody wrote it by hand, or before descriptions said it, is taken for it if it led
+    `back` to the state before the last one.
+    """
+    description, previous = written.get("Description"), written["Version"] - 1
+    return description == _UNDO.format(previous) or (back and description != _CHANGE.format(previous))
+
+
+def _put(parameter: str, value: str, description: str) -> int:
+    written = boto3.client("ssm").put_parameter(
+        Name=parameter, Value=value, Description=description, Type="String", Overwrite=True
+    )
+    revision: int = written["Version"]
     return revision
 
 

@@ -29,7 +29,10 @@ def test_help_names_every_command():
     ("arguments", "status", "said"),
     [
         (["nonsense"], 2, "No such command"),
-        (["up", "--port", "70000"], 2, "65535"),
+        (["up", "--port", "70000"], 2, "less than or equal to 65535, but it is '70000'"),
+        (["models", "show", "digits", "0"], 2, "greater than or equal to 1, but it is '0'"),
+        (["experiment", "digits", "--days", "1e9"], 2, "less than or equal to 3650, but it is '1e9'"),
+        (["experiment", "digits", "--days", "inf"], 2, "less than or equal to 3650, but it is 'inf'"),
         (
             ["up", "nowhere"],
             1,
@@ -58,8 +61,20 @@ def test_help_names_every_command():
 def test_bad_input_is_one_message_and_a_status(arguments, status, said, tmp_path):
     done = mlp(*arguments, MLP_STATE=str(tmp_path))
     assert done.returncode == status
-    assert said in " ".join(done.stderr.split())
+    assert said in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interruption_is_one_message_and_a_status(name, tmp_path):
+    script = (
+        "import signal, cli.status; from cli.__main__ import main\n"
+        f"cli.status.read_status = lambda _: signal.raise_signal(signal.{name})\n"
+        "main()"
+    )
+    command, environment = [sys.executable, "-c", script, "status"], os.environ | {"MLP_STATE": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: interrupted\n")
 
 
 def test_preview_needs_no_account_and_no_network():

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from contract.errors import PlatformError
+from contract.service import LiveVersions, Rule
 from embedded.local import Local
 from tests.browser import needs_browser, open_page
 from tests.training.environment import REGION, environment_of
-from training import pipeline
+from training import pipeline, rollout
 
 MODEL = "diabetes"  # the fastest to train
 
@@ -103,7 +104,11 @@ def test_diff_shows_what_differs_and_nothing_else(mlp):
 
 
 def test_a_live_version_is_not_rejected_and_approval_moves_the_traffic(mlp):
-    with pytest.raises(PlatformError, match=r"version 2 of diabetes takes 100% of the traffic; approve another .*: 1$"):
+    with pytest.raises(
+        PlatformError,
+        match=r"version 2 of diabetes is live: version 2 100%; give another one all .*: "
+        r"`mlp models approve diabetes N`, where N is 1$",
+    ):
         mlp("models", "reject", MODEL, 2)
     assert mlp("models", "list", MODEL, "--json").json()[0]["status"] == "Approved"
 
@@ -115,6 +120,24 @@ def test_a_live_version_is_not_rejected_and_approval_moves_the_traffic(mlp):
     assert (first["traffic_percent"], second["traffic_percent"], second["status"]) == (100, 0, "Rejected")
     assert second["metrics"]["r2"]  # the decision leaves the rest as it was
     assert mlp("models", "approve", MODEL, 2, "--json").json()["traffic_percent"] == 100
+
+
+def test_a_version_that_is_live_by_a_rule_alone_is_not_rejected(mlp, outputs_document):
+    parameter = outputs_document.models[MODEL].live_parameter
+    before = rollout.read(parameter)
+    (second,) = before.live.versions
+    ruled = second.model_copy(update={"version": 1, "weight": 0, "rule": Rule(cohort="beta")})
+    rollout.write(parameter, LiveVersions(versions=(second, ruled)), before)
+    try:
+        with pytest.raises(
+            PlatformError,
+            match=r"version 1 of diabetes is live: version 2 100%, version 1 0% and cohort beta; .* first: "
+            r"`mlp promote diabetes --version N`, where N is 2$",
+        ):
+            mlp("models", "reject", MODEL, 1)
+    finally:
+        rollout.write(parameter, before.live, rollout.read(parameter), undo=True)
+    assert [each["status"] for each in mlp("models", "list", MODEL, "--json").json()] == ["Approved", "Approved"]
 
 
 def test_reproduce_trains_the_same_metrics_from_the_lineage(mlp):

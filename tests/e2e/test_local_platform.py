@@ -137,12 +137,19 @@ def test_predict_reads_rows_requests_and_the_shipped_sample(mlp, tmp_path):
     assert "probabilities" in mlp("predict", "digits").stdout
 
 
+BINARY = {
+    "inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 64], "data": [0] * 64}],
+    "parameters": {"binary_data_output": True},
+}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         ("not json", "cannot be read as JSON"),
         ('{"rows": []}', "must hold a list of rows"),
         ("[[1, 2, 3]]", "400"),
+        (json.dumps(BINARY), "answered with binary data, which is not shown here"),
     ],
 )
 def test_predict_explains_a_bad_file(mlp, tmp_path, content, said):

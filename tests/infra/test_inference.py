@@ -54,7 +54,7 @@ def test_a_digest_replaces_the_placeholder_under_the_same_name(build):
 
 def test_which_versions_are_live_is_not_for_an_up_to_decide(build):
     for parameter in build().of_type("aws:ssm/parameter:Parameter"):
-        assert parameter.ignore_changes == ("value",)
+        assert parameter.ignore_changes == ("value", "description")
         assert LiveVersions.model_validate_json(parameter.inputs["value"].value).versions == ()
 
 

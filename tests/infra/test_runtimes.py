@@ -265,7 +265,7 @@ def test_the_role_of_a_model_reads_its_own_artifacts_only(build, serving):
         ({"runtime": "lambda", "timeout_s": 60}, {}, "serving.timeout_s: input should be less than or equal to 29"),
         ({"runtime": "lambda", "provisioned": 9, "reserved": 3}, {}, "provisioned 9 is more than the reserved 3"),
         ({"runtime": "lambda", "gpus": 1}, {}, "unknown key 'gpus'"),
-        ({"runtime": "batch"}, {}, "serving: runtime must be one of lambda, ecs, sagemaker"),
+        ({"runtime": "batch"}, {}, "serving: runtime must be one of lambda, ecs, sagemaker, but it is 'batch'"),
         (ECS | {"gpus": 1}, {}, "gpus and instance_type go together: Fargate has no GPUs"),
         (GPU, {"inference": INFERENCE | {"architecture": "arm64"}}, "GPU instances are x86_64, but"),
         (ECS, {"inference": {"image_digest": DIGEST}}, "runtime is ecs, which needs Pulumi.test.yaml: ml-platform:inf"),

@@ -116,6 +116,26 @@ def test_on_a_phone_a_finger_draws_and_nothing_sticks_out(tab, model, width):
     assert tab.run("document.documentElement.scrollWidth") <= width
 
 
+BAR_LINES = """[...document.querySelectorAll('.bar')].map((bar) => {
+  const text = document.createRange();
+  text.selectNodeContents(bar);
+  const sticksOut = text.getBoundingClientRect().right > bar.getBoundingClientRect().right;
+  return [bar.textContent, text.getClientRects().length, sticksOut];
+})"""
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 390, 768, 1200])
+def test_a_probability_is_one_line_beside_its_bar(tab, width):
+    tab.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+    tab.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    tab.click("#samples button")
+    drawn(tab)
+    bars = tab.run(BAR_LINES)
+    assert [text for text, _, _ in bars].count("100.0 %") == 2
+    assert {(lines, sticks_out) for _, lines, sticks_out in bars} == {(1, False)}
+
+
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_that_keeps_anybody_out(tab, scheme):
@@ -143,13 +163,52 @@ def test_an_api_that_is_gone_is_said_in_words_and_the_browser_still_answers(chro
     assert "The API cannot be reached" in tab.text("#problems")
 
 
+FAILS_ONCE = """
+let failed = false;
+const real = window.fetch;
+window.fetch = (address, ...rest) => {
+  if (failed || !String(address).endsWith(PATH)) return real(address, ...rest);
+  failed = true;
+  return Promise.resolve(new Response('{"error": "it is loading"}', { status: 503 }));
+};
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("v2/models/digits", "The API answers with an error (503: it is loading)"),
+        ("versions/1", "The API answers with an error (503: it is loading)"),
+        ("versions/1/model.onnx", "The API answers with an error (503: it is loading)"),
+        ("vendor/ort-wasm-simd-threaded.wasm", "What runs the model in this browser cannot be loaded: status 503"),
+    ],
+)
+def test_what_fails_at_first_is_tried_again_with_the_next_digit(chromium, service, path, said):
+    tab = chromium.tab()
+    tab.call("Page.addScriptToEvaluateOnNewDocument", source=FAILS_ONCE.replace("PATH", json.dumps(path)))
+    tab.open(f"{service.url}/")
+    tab.wait(f"document.querySelector('#problems').textContent.includes({json.dumps(said)})")
+    tab.click("#samples button")
+    drawn(tab)
+    assert tab.text("#problems") == ""
+    assert tab.errors() == []
+
+
 @needs_browser
 def test_a_model_that_stays_on_the_server_is_asked_there_alone(chromium, run_directory):
     model, tab = Digits(), chromium.tab()
     tab.open(f"{run_directory(model).url}/")
     tab.click("#samples button")
     tab.wait("/^The API says/.test(document.querySelector('#verdict').textContent)")
-    assert "its manifest does not say" in tab.text("#problems")
+    tab.wait("document.querySelector('#problems').textContent !== ''")
+    for digit in range(2, 5):  # it is asked for once, and the reason stays
+        assert "its manifest does not say" in tab.text("#problems")
+        tab.click(f"#samples button:nth-child({digit})")
+        tab.wait(
+            f"performance.getEntriesByType('resource').filter(({{name}}) => name.endsWith('infer')).length >= {digit}"
+        )
+    assert sum(url.endswith("versions/1") for url in tab.requests()) == 1
     assert not any(url.endswith((".onnx", ".wasm")) for url in tab.requests())
 
 

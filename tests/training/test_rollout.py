@@ -30,6 +30,15 @@ def put(*shares: tuple[int, int]) -> rollout.State:
     return rollout.write(PARAMETER, live(*shares), rollout.read(PARAMETER))
 
 
+def put_by_hand(value: str) -> None:
+    boto3.client("ssm").put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
+
+
+def go_back() -> list[tuple[int, int]]:
+    """What `mlp rollback` leads to."""
+    return weights(rollout.write(PARAMETER, rollout.before(PARAMETER), rollout.read(PARAMETER), undo=True).live)
+
+
 BETA = Rule(cohort="beta")
 
 
@@ -103,13 +112,41 @@ def test_a_rollback_goes_back_step_by_step(outputs):
     for state in states:
         rollout.write(PARAMETER, state, rollout.read(PARAMETER))
     for expected in reversed(states[:-1]):
-        found = rollout.before(PARAMETER)
-        assert found == expected
-        rollout.write(PARAMETER, found, rollout.read(PARAMETER))
+        assert go_back() == weights(expected)
     with pytest.raises(PlatformError, match=r"nothing to go back to: nothing else was live before \(version 1 100%\)"):
         rollout.before(PARAMETER)
     put((3, 100))
     assert rollout.before(PARAMETER) == states[0]
+
+
+def test_a_version_that_is_deployed_again_was_not_rolled_back_to(outputs):
+    for number in (1, 2, 4, 2):
+        put((number, 100))
+    assert [go_back() for _ in range(3)] == [[(4, 100)], [(2, 100)], [(1, 100)]]
+
+
+def test_what_was_taken_back_at_once_is_not_gone_back_to(outputs):
+    """As a deploy does that the service refuses, the first one as well as a later one."""
+    for number in (1, 2):
+        before = rollout.read(PARAMETER)
+        rollout.write(PARAMETER, before.live, put((9, 100)), undo=True)
+        put((number, 100))
+    assert go_back() == [(1, 100)]
+    with pytest.raises(PlatformError, match="nothing to go back to"):
+        rollout.before(PARAMETER)
+
+
+def test_changes_that_do_not_say_what_they_are_count_as_rollbacks_if_they_go_back_a_step(outputs):
+    """By hand, or by the platform before it said so; SSM may keep the description of the revision before."""
+    put((1, 100))
+    for number in (2, 3, 2):
+        put_by_hand(live((number, 100)).model_dump_json(exclude_none=True))
+    assert rollout.before(PARAMETER) == live((1, 100))
+    put((3, 100))
+    put((2, 100))
+    assert [go_back() for _ in range(3)] == [[(3, 100)], [(2, 100)], [(1, 100)]]
+    put_by_hand(live((4, 100)).model_dump_json(exclude_none=True))
+    assert go_back() == [(1, 100)]
 
 
 def test_a_rollback_skips_what_nobody_can_want_back(outputs):
@@ -119,10 +156,8 @@ def test_a_rollback_skips_what_nobody_can_want_back(outputs):
     with pytest.raises(PlatformError, match="nothing to go back to"):
         rollout.before(PARAMETER)  # before it nothing was live
     for text in ("not json", '{"versions": 3}'):
-        boto3.client("ssm").put_parameter(Name=PARAMETER, Value=text, Type="String", Overwrite=True)
-    boto3.client("ssm").put_parameter(
-        Name=PARAMETER, Value=live((2, 100)).model_dump_json(exclude_none=True), Type="String", Overwrite=True
-    )
+        put_by_hand(text)
+    put_by_hand(live((2, 100)).model_dump_json(exclude_none=True))
     put((2, 100))  # the same again is no change
     assert rollout.before(PARAMETER) == live((1, 100))
 
@@ -130,7 +165,9 @@ def test_a_rollback_skips_what_nobody_can_want_back(outputs):
 def test_a_change_since_the_last_look_is_told_and_stands(outputs):
     seen = rollout.read(PARAMETER)
     put((1, 100))
-    with pytest.raises(PlatformError, match="was changed by somebody else meanwhile; nothing was changed here"):
+    with pytest.raises(
+        PlatformError, match=r"by somebody else meanwhile; nothing was changed here: it says version 1 100%;"
+    ):
         rollout.write(PARAMETER, live((2, 100)), seen)
     assert rollout.read(PARAMETER).live == live((1, 100))
 
@@ -146,9 +183,10 @@ def test_a_change_at_the_same_moment_is_told_and_stands(outputs, monkeypatch):
         return found
 
     monkeypatch.setattr(rollout, "read", late)
-    with pytest.raises(PlatformError, match="at the same moment; theirs stands"):
+    with pytest.raises(PlatformError, match="at the same moment; theirs stands: it says version 3 100%; try again"):
         rollout.write(PARAMETER, live((2, 100)), seen)
     assert rollout.read(PARAMETER).live == live((3, 100))
+    assert rollout.before(PARAMETER) == live((1, 100))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +197,7 @@ def test_a_change_at_the_same_moment_is_told_and_stands(outputs, monkeypatch):
     ],
 )
 def test_a_parameter_that_holds_something_else_is_told(outputs, value, said):
-    boto3.client("ssm").put_parameter(Name=PARAMETER, Value=value, Type="String", Overwrite=True)
+    put_by_hand(value)
     with pytest.raises(PlatformError, match=said):
         rollout.read(PARAMETER)
 

@@ -29,6 +29,7 @@ const bars = { api: [], browser: [] };
 
 let wanted = null;
 let isAsking = false;
+let served = null; // the version that the API answered with last
 
 /** Have these pixels read; while an answer is on its way, only the newest ones wait. */
 async function ask(pixels) {
@@ -51,11 +52,13 @@ async function answer(pixels) {
     return;
   }
   // One after the other, so that neither is in the other's time; the quick one first.
-  let here = browser.version && (await attempt("browser", () => browser.predict(pixels)));
-  if (here) show("browser", here);
+  const isReady = browser.version && browser.version === (served ?? browser.version);
+  let here = isReady ? await attempt("browser", () => browser.predict(pixels)) : null;
+  show("browser", here);
   const there = await attempt("api", () => api.predict(pixels));
   show("api", there);
-  if (there && browser.version && there.version !== browser.version) {
+  served = there?.version ?? served;
+  if (there && here?.version !== there.version && !browser.isLoading) {
     here = await attempt("browser", async () => {
       await browser.load(there.version);
       return browser.predict(pixels);
@@ -173,7 +176,7 @@ async function start() {
   });
   if (!known) return;
   const [[version]] = Object.entries(known.shares).toSorted(([, a], [, b]) => b - a);
-  await attempt("browser", () => browser.load(version));
+  if (!browser.isLoading) await attempt("browser", () => browser.load(version));
   if (grid.pixels.some((ink) => ink > 0)) ask(grid.pixels);
 }
 

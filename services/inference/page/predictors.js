@@ -75,27 +75,48 @@ export class Browser {
     this.version = null;
     this.session = null;
     this.ort = null;
+    this.isLoading = false;
+    this.refusals = new Map();
   }
 
-  /** Get ready to answer with this version. */
+  /** Get ready to answer with this version; one that was refused for good is not asked for again. */
   async load(version) {
     if (version === this.version) return;
+    if (this.refusals.has(version)) throw this.refusals.get(version);
+    this.isLoading = true;
+    try {
+      this.session = await this.open(version);
+      this.version = version;
+      await this.predict(new Array(64).fill(0)); // the first run takes longer, and says nothing
+    } finally {
+      this.isLoading = false;
+    }
+  }
+
+  async open(version) {
     if (typeof WebAssembly === "undefined") {
       throw new Problem("This browser has no WebAssembly, so it cannot run the model; the API can.");
     }
     const { browser } = await this.api.metadata(version);
     if (!browser) {
-      throw new Problem(`Version ${version} stays on the server: its manifest does not say “browser: true”.`);
+      throw this.refusal(version, `Version ${version} stays on the server: its manifest does not say “browser: true”.`);
     }
     const file = await this.api.file(version);
     try {
       this.ort ??= await runtime();
-      this.session = await this.ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
     } catch (error) {
-      throw new Problem(`This browser cannot run the model: ${error.message ?? error}`);
+      throw new Problem(`What runs the model in this browser cannot be loaded: ${error.message ?? error}`);
     }
-    this.version = version;
-    await this.predict(new Array(64).fill(0)); // the first run takes longer, and says nothing
+    try {
+      return await this.ort.InferenceSession.create(file, { executionProviders: ["wasm"] });
+    } catch (error) {
+      throw this.refusal(version, `This browser cannot run the model: ${error.message ?? error}`);
+    }
+  }
+
+  refusal(version, reason) {
+    this.refusals.set(version, new Problem(reason));
+    return this.refusals.get(version);
   }
 
   async predict(pixels) {
@@ -111,5 +132,9 @@ export class Browser {
 async function runtime() {
   const ort = await import("./vendor/ort.wasm.bundle.min.mjs");
   ort.env.wasm.numThreads = 1; // one row is too little work to share
+  // Fetched here, as the runtime itself would not try again after a failure.
+  const wasm = await fetch(new URL("./vendor/ort-wasm-simd-threaded.wasm", import.meta.url));
+  if (!wasm.ok) throw new Error(`status ${wasm.status}`);
+  ort.env.wasm.wasmBinary = await wasm.arrayBuffer();
   return ort;
 }
