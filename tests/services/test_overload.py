@@ -127,6 +127,7 @@ def test_while_it_drains_it_serves_but_is_not_ready(run_directory):
 
 def test_what_is_being_predicted_at_sigterm_is_answered(run_directory):
     running = run_directory(Linear(slow=2000))
+    assert running.metric("mlp_in_flight") == 0  # the first look at the metrics loads their page, which takes a while
     answers = []
     threads = [threading.Thread(target=lambda: answers.append(running.infer())) for _ in range(3)]
     for thread in threads:
