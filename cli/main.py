@@ -34,7 +34,7 @@ from cli import (
     train,
     up,
 )
-from contract.errors import PlatformError
+from contract.errors import PlatformError, is_from_aws
 
 
 class Commands(TyperGroup):
@@ -86,7 +86,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"error: {error}")
     except Exception as error:
-        if not type(error).__module__.startswith(("botocore.", "boto3.")):
+        if not is_from_aws(error):
             raise  # a mistake of ours: the traceback is what helps
         sys.exit(f"error: AWS: {error}")
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE_S
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed (apt-get install chromium)")
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -37,7 +39,7 @@ def open_page(address: str | Path, profile: Path) -> Page:
     url = address.as_uri() if isinstance(address, Path) else address
     flags = f"{FLAGS} --virtual-time-budget=15000 --enable-logging=stderr --dump-dom"
     command = [CHROMIUM, *flags.split(), OFFLINE, f"--user-data-dir={profile}/chromium", url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     return Page(done.stdout, re.findall(r"CONSOLE[:(]\d+\)?\] (.*)", done.stderr))
 
 
@@ -133,7 +135,7 @@ class Tab:
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20) -> Any:
+    def wait(self, condition: str, seconds: float = PATIENCE_S) -> Any:
         """Wait until a JavaScript expression is true, and give its value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(condition)):

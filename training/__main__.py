@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from contract.errors import PlatformError
+from contract.errors import PlatformError, is_from_aws
 from contract.manifest import load_manifest
 from contract.outputs import Outputs
 from contract.strict import parse, read_yaml
@@ -84,7 +84,7 @@ def explained() -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(STOPPED)
     except Exception as error:
-        if not type(error).__module__.startswith(("botocore.", "boto3.")):
+        if not is_from_aws(error):
             raise
         sys.exit(f"error: AWS: {error}")
 

@@ -78,10 +78,10 @@ class Stream:
         """Queue a line; False if the queue is full or the line too long for Firehose, and it is counted as lost."""
         size = len(line)
         if size > _MAX_RECORD_BYTES:
-            self.lose(1, f"a line has more than the {_MAX_RECORD_BYTES} bytes that Firehose takes")
+            self._lose(1, f"a line has more than the {_MAX_RECORD_BYTES} bytes that Firehose takes")
             return False
         if self._put_bytes - self._taken_bytes > _MAX_PENDING_BYTES:
-            self.lose(1, f"{_MAX_PENDING_BYTES} bytes are waiting already")
+            self._lose(1, f"{_MAX_PENDING_BYTES} bytes are waiting already")
             return False
         if self._lines_bytes + size > _RECORD_BYTES:
             self._pack()
@@ -94,7 +94,7 @@ class Stream:
         self._put_lines += 1
         return True
 
-    def lose(self, lines: int, reason: str) -> None:
+    def _lose(self, lines: int, reason: str) -> None:
         """Count lines that are lost; the first after some that were not is logged."""
         self._metrics.add("mlp_capture_lost", (self.name,), lines)
         if not self._failing:
@@ -177,7 +177,7 @@ class Stream:
             reason = refused[0][1]
         self._settled_lines += lines
         if batch:
-            self.lose(_lines(batch), reason)
+            self._lose(_lines(batch), reason)
         elif self._failing:
             self._failing = False
             logger.info("captured lines are delivered again", extra={"stream": self.name})
@@ -253,7 +253,7 @@ class Captured(Struct, gc=False):
     """What went into a prediction and came out of it."""
 
     features: Array | msgspec.Raw
-    """As an array, or as the JSON that the client sent."""
+    """As an array, or, if none of them is sensitive, as the JSON that the client sent."""
     outputs: Sequence[Output]
     numbers: Sequence[bytes]
     """Of each output, as JSON."""
@@ -287,11 +287,12 @@ class Capture:
         """A prediction: who made it, what feedback calls it, how long it took, what went in and out."""
         more = b',"trace_id":"%b"' % trace_id.encode() if trace_id else b""
         features = captured.features
-        if isinstance(features, msgspec.Raw):
-            inputs = _flat(features)
-        elif version.sensitive:
+        if version.sensitive:
+            assert not isinstance(features, msgspec.Raw)
             inputs, hashed = self._without_secrets(version, features)
             more += b',"hashed":%b' % hashed
+        elif isinstance(features, msgspec.Raw):
+            inputs = _flat(features)
         else:
             inputs = to_json(features + 0) if _is_number(features) else b"[]"
         outputs = b",".join(

@@ -6,7 +6,6 @@ import pty
 import re
 import signal
 import subprocess
-import time
 import urllib.request
 from pathlib import Path
 
@@ -24,15 +23,9 @@ from tests.browser import browser, needs_browser
 from tests.conftest import REGION
 from tests.e2e.conftest import MLP
 from tests.e2e.rollout_traffic import Users, version_of, versions
+from tests.waiting import PATIENCE_S, wait_until
 
 pytestmark = pytest.mark.e2e
-
-
-def wait_until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_an_interrupted_up_leaves_no_child_and_can_go_on(mlp):
                 break
         up.send_signal(signal.SIGINT)
         error = up.stderr.read()
-        up.wait(timeout=30)
+        up.wait(PATIENCE_S)
     assert up.returncode == 1
     assert "interrupted" in error
     assert "Traceback" not in error

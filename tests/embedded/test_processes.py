@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from contract.errors import PlatformError
 from embedded.files import write_atomically
 from embedded.processes import Processes, listen
+from tests.waiting import wait_until
 
 SERVER = ["embedded.server"]
 
@@ -39,9 +39,7 @@ def test_a_process_is_found_again_and_stopped(processes, tmp_path):
 def test_a_killed_process_has_died(processes):
     process = processes.start("aws", SERVER, os.environ, "")
     os.kill(process.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
-    while process.state == "running" and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: process.state != "running")
     assert process.state == "died"
 
 

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import boto3
 import polars as pl
@@ -26,6 +25,7 @@ from tests.infra.conftest import DIGEST, EVERYTHING_ON, as_list, only, statement
 from tests.services.conftest import Linear
 from tests.training.test_chunks import CONTAINER
 from tests.training.test_jobs import assert_valid
+from tests.waiting import wait_until
 from training.data import model_module
 
 SCHEDULE, ROLE_POLICY = "aws:scheduler/schedule:Schedule", "aws:iam/rolePolicy:RolePolicy"
@@ -301,11 +301,8 @@ def test_each_run_has_an_output_and_one_that_is_killed_goes_on_in_the_next_attem
     s3, table = boto3.client("s3"), model_module("digits").raw_data()
     s3.put_object(Bucket="acme-test-curated", Key="incoming/digits.csv", Body=table.write_csv().encode())
     killed = start("2026-11-21T03:00:00Z")
-    deadline = time.monotonic() + 60
-    while not outputs_of_runs():
-        assert time.monotonic() < deadline
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.02)
+    wait_until(lambda: killed.poll() is not None or outputs_of_runs())
+    assert killed.poll() is None, killed.communicate()
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     first, second = (f"scores/digits/2026-11-{day}T03:00:00Z.parquet" for day in (21, 22))

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions
 from services.inference.app import Service, create_app
 from tests.conftest import REGION
+from tests.waiting import PATIENCE_S, wait_until
 
 BUCKET = "artifacts"
 ROOT = Path(__file__).parents[2]
@@ -218,13 +218,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_until(condition, seconds=15):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def is_ready(client):
     try:
         return client.get("/v2/health/ready").status_code == 200
@@ -241,7 +234,7 @@ class Running:
     log_file: Path
 
     def __post_init__(self):
-        self.client = httpx.Client(base_url=self.url, timeout=10)
+        self.client = httpx.Client(base_url=self.url, timeout=PATIENCE_S)
 
     def wait(self) -> "Running":
         wait_until(lambda: is_ready(self.client) or self.process.poll() is not None)
@@ -266,7 +259,7 @@ class Running:
 
     def end(self, number=signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(15)
+        return self.process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")
@@ -298,7 +291,7 @@ def run(tmp_path_factory):
         running.client.close()
         running.process.terminate()
     for running in started:
-        running.process.wait(15)
+        running.process.wait(PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

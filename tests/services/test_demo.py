@@ -15,7 +15,7 @@ from tests.services.conftest import Linear, client_of, serve_directory
 NPM = Path(demo.__file__).parent / "npm"
 FILES = json.loads((NPM / "vendor.json").read_text())
 SIDE = 8
-BOTH = "/^(Both|They)/.test(document.querySelector('#verdict').textContent)"
+BOTH = "/^(Both|They)/.test(document.querySelector('#verdict[aria-busy=false]')?.textContent)"
 DRAWN_PIXELS = (
     "[...document.querySelectorAll('#grid td')].map(cell => Number(cell.getAttribute('aria-label').split('ink ')[1]))"
 )

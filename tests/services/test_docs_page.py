@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, free_port, is_ready, wait_until
+from tests.services.conftest import Linear, free_port, is_ready
+from tests.waiting import PATIENCE_S, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -44,12 +45,12 @@ def test_the_docs_page_renders_without_internet(tmp_path):
             ],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_S,
             check=True,
         ).stdout
     finally:
         service.terminate()
-        service.wait(10)
+        service.wait(PATIENCE_S)
     assert 'data-path="/v2/models/{model}/infer"' in page.replace("\u200b", "")
     assert "Predict with a live version" in page
     assert "InferRequest" in page

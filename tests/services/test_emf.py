@@ -10,7 +10,8 @@ from contract.metrics import BY_VERSION
 from services.inference import emf
 from services.inference.emf import EmfSums
 from services.inference.metrics import Metrics
-from tests.services.conftest import Linear, client_of, request, serve_directory, wait_until
+from tests.services.conftest import Linear, client_of, request, serve_directory
+from tests.waiting import wait_until
 
 NAMESPACE = "acme/test/inference"
 OFTEN = "from services.inference import emf; emf.INTERVAL_S = 0.2"

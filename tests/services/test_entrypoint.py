@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from services.inference.slim import size_mb
-from tests.services.conftest import Linear, free_port, is_ready, request, wait_until
+from tests.services.conftest import Linear, free_port, is_ready, request
 from tests.services.images import build
 from tests.services.test_lambda import event
+from tests.waiting import PATIENCE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +119,7 @@ def test_on_lambda_it_asks_the_runtime_api_for_events(run):
         threading.Thread(target=api.serve_forever, daemon=True).start()
         run(AWS_LAMBDA_RUNTIME_API=f"127.0.0.1:{api.server_port}")
         try:
-            assert answered.wait(20)
+            assert answered.wait(PATIENCE_S)
         finally:
             over.set()
             api.shutdown()
@@ -145,19 +146,19 @@ def test_the_inference_image_answers_from_a_read_only_file_system(image, writabl
     variables = {"PORT": str(port), "TMPDIR": str(writable), "SM_MODEL_DIR": str(model)}
     process = image.run([*image.entrypoint, "serve"], **variables)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
-            wait_until(lambda: is_ready(client) or process.poll() is not None, seconds=30)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
+            wait_until(lambda: is_ready(client) or process.poll() is not None)
             assert process.poll() is None
             answer = client.post("/v2/models/digits/infer", json=request([1, 2, 3, 4]))
             assert answer.status_code == 200, answer.text
             assert answer.json()["outputs"][0]["data"] == Linear().answer([[1, 2, 3, 4]])["label"].tolist()
-        assert image.run(image.health, **variables).wait(10) == 0
-        assert image.run(["touch", "/opt/venv/written"]).wait(10) != 0, "the file system must be read-only"
+        assert image.run(image.health, **variables).wait(PATIENCE_S) == 0
+        assert image.run(["touch", "/opt/venv/written"]).wait(PATIENCE_S) != 0, "the file system must be read-only"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE_S)
     assert image.files() == before
-    assert image.run(image.health, **variables).wait(10) != 0, "the health check must fail once nothing serves"
+    assert image.run(image.health, **variables).wait(PATIENCE_S) != 0, "the health check must fail once nothing serves"
 
 
 @pytest.mark.e2e

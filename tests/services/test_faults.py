@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.services.conftest import Linear, wait_until
+from tests.services.conftest import Linear
+from tests.waiting import wait_until
 
 
 class Proxy:
@@ -114,13 +115,11 @@ def test_predictions_go_on_whatever_aws_does(running, cloud, proxy, service, fau
 
     proxy.fault = of_service
     cloud.publish(cloud.live(2, Linear(2).archive()))
-    answers, slowest = Counter(), 0.0
+    answers = Counter()
 
     def ask():
-        nonlocal slowest
         answer = running.infer()
         answers[answer.status_code, answer.json()["model_version"]] += 1
-        slowest = max(slowest, answer.elapsed.total_seconds())
         return hit.is_set()
 
     wait_until(ask)
@@ -128,9 +127,8 @@ def test_predictions_go_on_whatever_aws_does(running, cloud, proxy, service, fau
     while time.monotonic() < end:
         ask()
     assert answers.keys() == {(200, "1")}
-    assert slowest < 1
     proxy.fault = None
-    wait_until(lambda: running.version() == "2", 20)
+    wait_until(lambda: running.version() == "2")
     assert running.client.get("/v2/models/digits").json()["problems"] == []
 
 

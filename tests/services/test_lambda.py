@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.services.conftest import ROOT, Linear, request, take
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def event(method, path, body=None, **more):
@@ -58,10 +59,7 @@ def test_an_http_api_event_is_answered(lambda_handler):
 def test_versions_are_followed_from_request_to_request(lambda_handler, cloud):
     cloud.publish(cloud.live(2, Linear(2).archive()))
     infer = event("POST", "/v2/models/digits/infer", json.dumps(request([1, 2, 3, 4])))
-    deadline = time.monotonic() + 5
-    while json.loads(lambda_handler.handler(infer, None)["body"])["model_version"] != "2":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: json.loads(lambda_handler.handler(infer, None)["body"])["model_version"] == "2")
 
 
 @pytest.fixture
@@ -79,7 +77,7 @@ def run_cold(tmp_path):
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         )
         return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -95,6 +93,7 @@ assert handler(json.loads(os.environ["EVENT"]), None)["statusCode"] == 200
 
 
 def test_metrics_are_printed_for_cloudwatch(run_cold):
+    began = time.monotonic()
     (line,) = run_cold(PREDICT)
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "ml-platform/inference"
@@ -107,7 +106,7 @@ def test_metrics_are_printed_for_cloudwatch(run_cold):
     ]
     assert (line["model"], line["version"], line["code"]) == ("digits", "1", 200)
     assert (line["mlp_requests"], line["mlp_errors"], line["mlp_rows"]) == (1, 0, 1)
-    assert 0 < line["mlp_request_seconds"][0] < 5
+    assert 0 < line["mlp_request_seconds"][0] < time.monotonic() - began
     assert abs(line["_aws"]["Timestamp"] / 1000 - time.time()) < 60
 
 
@@ -132,7 +131,7 @@ def test_captured_lines_are_sent_after_the_answer(run_cold, firehose):
             order.append(f"next, {len(firehose.taken)} sent")
             if len(order) > 2:
                 done.set()
-                time.sleep(30)
+                time.sleep(PATIENCE_S)
             self.answer()
 
         def answer(self):
@@ -151,7 +150,7 @@ def test_captured_lines_are_sent_after_the_answer(run_cold, firehose):
     threading.Thread(target=api.serve_forever, daemon=True).start()
     host = f"127.0.0.1:{api.server_port}"
     run_cold(PREDICT + "import time; time.sleep(2)", AWS_LAMBDA_RUNTIME_API=host, MLP_CAPTURE_STREAM="s")
-    assert done.wait(5)
+    assert done.wait(PATIENCE_S)
     api.shutdown()
     api.server_close()
     assert order == ["register", "next, 0 sent", "next, 1 sent"]
@@ -159,12 +158,11 @@ def test_captured_lines_are_sent_after_the_answer(run_cold, firehose):
 
 def test_a_hanging_ssm_delays_no_request_for_long(lambda_handler, cloud):
     infer = event("POST", "/v2/models/digits/infer", json.dumps(request([1, 2, 3, 4])))
-    hang = threading.Event()
+    over, waited = threading.Event(), []
     follower = lambda_handler._app.follower
-    follower._read = lambda name: hang.wait(10)
+    follower._read = lambda name: waited.append(over.wait(PATIENCE_S))
     follower._refreshed = float("-inf")
     for _ in range(3):
-        began = time.monotonic()
         assert lambda_handler.handler(infer, None)["statusCode"] == 200
-        assert time.monotonic() - began < 1
-    hang.set()
+    assert not waited
+    over.set()

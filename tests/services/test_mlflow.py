@@ -14,7 +14,8 @@ import pytest
 
 from contract.paths import ROOT
 from services.mlflow.__main__ import serve, token, write_passfile
-from tests.services.test_process import free_port, wait_until
+from tests.services.test_process import free_port
+from tests.waiting import PATIENCE_S, wait_until
 from training.loop import Epoch
 from training.tracking import tracked
 
@@ -98,11 +99,11 @@ def test_sigterm_reaches_the_server(tmp_path):
     wait_until((tmp_path / "pass").exists)
     time.sleep(0.3)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(10) != 0
+    assert process.wait(PATIENCE_S) != 0
 
 
 @pytest.mark.e2e
-def test_the_image_s_start_command_serves_from_its_requirements_alone(postgres, user, tmp_path):
+def test_the_image_s_start_command_serves_from_its_requirements_alone(postgres, user, tmp_path, monkeypatch):
     """In a clean environment, with just the files and packages of the image, against a real PostgreSQL."""
     environment = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
@@ -144,7 +145,7 @@ def test_the_image_s_start_command_serves_from_its_requirements_alone(postgres, 
         },
     )
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
             wait_until(lambda: _healthy(client), seconds=90)
             create = "/api/2.0/mlflow/experiments/create"
             # As a load balancer checks the health: by address, which any other path refuses.
@@ -154,6 +155,7 @@ def test_the_image_s_start_command_serves_from_its_requirements_alone(postgres, 
             assert client.post(create, json={"name": "digits"}, headers=ours).status_code == 200
         assert postgres.run("select name from experiments order by 1", "mlflow").split() == ["Default", "digits"]
         said: list[str] = []
+        monkeypatch.setattr("training.tracking.WAIT_SECONDS", PATIENCE_S)
         with tracked(f"http://localhost:{port}", "digits", {"epochs": 2}, said.append) as run:
             run.epoch(Epoch(1, 0.5, 0.75, 0.01, 1000.0))
             run.epoch(Epoch(2, 0.25, 0.5, 0.002, 1000.0))

@@ -10,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, request, wait_until
+from tests.services.conftest import Linear, client_of, request, serve_directory
+from tests.waiting import PATIENCE_S, wait_until
 
 SLOW = Linear(slow=1200)
 
@@ -19,7 +20,10 @@ def flood(running, count, **more):
     """Send requests at the same time; their answers."""
     body = request([1, 2, 3, 4])
     limits = httpx.Limits(max_connections=count)
-    with httpx.Client(base_url=running.url, timeout=30, limits=limits) as client, ThreadPoolExecutor(count) as threads:
+    with (
+        httpx.Client(base_url=running.url, timeout=PATIENCE_S, limits=limits) as client,
+        ThreadPoolExecutor(count) as threads,
+    ):
         return list(threads.map(lambda _: client.post("/v2/models/digits/infer", json=body, **more), range(count)))
 
 
@@ -32,19 +36,27 @@ def test_what_finds_no_room_in_the_queue_is_told_to_come_back(run_directory):
     refused = next(answer for answer in answers if answer.status_code == 503)
     assert refused.headers["retry-after"] == "1"
     assert "4 requests are waiting already" in refused.json()["error"]
-    # While the predictions run in threads, the loop answers: health checks see a service that lives.
-    began = time.monotonic()
-    with ThreadPoolExecutor(4) as threads:
-        busy = [threads.submit(running.infer) for _ in range(4)]
-        assert running.client.get("/v2/health/live").status_code == 200
-        assert time.monotonic() - began < 2
-        assert {task.result().status_code for task in busy} <= {200, 503}
     assert running.infer().status_code == 200  # every place has been given back
     assert running.metric("mlp_in_flight") == 0
     assert running.metric('mlp_requests_total{code="503",model="digits",version=""}') == 0
-    assert running.metric('mlp_requests_total{code="503",model="",version=""}') == statuses[503] + sum(
-        task.result().status_code == 503 for task in busy
-    )
+    assert running.metric('mlp_requests_total{code="503",model="",version=""}') == statuses[503]
+
+
+def test_health_is_answered_while_a_prediction_runs(run_directory):
+    running = run_directory(SLOW)
+    seen = threading.Event()
+
+    def ask():
+        while not seen.is_set():
+            assert running.infer().status_code == 200
+
+    with ThreadPoolExecutor(4) as threads:
+        tasks = [threads.submit(ask) for _ in range(4)]
+        wait_until(lambda: running.metric("mlp_in_flight") > 0)  # no loop that predicts itself could say so
+        assert running.client.get("/v2/health/live").status_code == 200
+        seen.set()
+    for task in tasks:
+        task.result()
 
 
 def status_on(connection):
@@ -83,8 +95,17 @@ def test_a_request_is_answered_by_its_deadline(run_directory):
     late = next(answer for answer in answers if answer.status_code == 504)
     assert "not answered within 0.15 s" in late.json()["error"]
     assert late.headers["retry-after"] == "1"
-    assert late.elapsed.total_seconds() < 2
     wait_until(lambda: running.infer().status_code == 200)
+
+
+def test_a_deadline_does_not_wait_for_the_prediction(tmp_path):
+    app = serve_directory(tmp_path, SLOW, MLP_DEADLINE_MS="150")
+    (version, _), *_ = app.catalogue["digits"].shares
+    over, ended = threading.Event(), []
+    version.predict = lambda *_: ended.append(over.wait(PATIENCE_S))
+    assert client_of(app).post("/v2/models/digits/infer", json=request([1, 2, 3, 4])).status_code == 504
+    assert not ended
+    over.set()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +121,7 @@ def test_a_request_is_answered_by_its_deadline(run_directory):
 def test_a_body_that_never_comes_is_given_up(run_directory, rest):
     running = run_directory(Linear(), MLP_DEADLINE_MS="200")
     for route in (b"infer", b"feedback"):
-        with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=PATIENCE_S) as connection:
             connection.sendall(b"POST /v2/models/digits/%b HTTP/1.1\r\nhost: x\r\n" % route + rest)
             answer = connection.makefile("rb").read()  # until it is closed
         assert answer.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 408")
@@ -121,7 +142,7 @@ def test_while_it_drains_it_serves_but_is_not_ready(run_directory):
     answer = running.infer()
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENCE_S) == 0
     assert time.monotonic() - began >= 2
 
 
@@ -138,13 +159,13 @@ def test_what_is_being_predicted_at_sigterm_is_answered(run_directory):
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 3
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_it_at_once(run_directory, first):
-    running = run_directory(Linear(), MLP_DRAIN_SECONDS="60")
+    running = run_directory(Linear(), MLP_DRAIN_SECONDS="600")
     running.process.send_signal(first)
     wait_until(lambda: running.client.get("/v2/health/ready").status_code == 503)
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(10) == 0
+    assert running.process.wait(PATIENCE_S) == 0

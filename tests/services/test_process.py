@@ -9,7 +9,8 @@ import time
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, free_port, is_ready, request, start, wait_until
+from tests.services.conftest import Linear, free_port, is_ready, request, start
+from tests.waiting import PATIENCE_S, wait_until
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def running(cloud):
     cloud.publish(cloud.live(1, Linear(1).archive()))
     port = free_port()
     process = start("--port", str(port), "serve", environment=cloud.environment)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S) as client:
         wait_until(lambda: is_ready(client) or process.poll() is not None)
         assert process.poll() is None, process.stderr.read()
         yield process, client
@@ -59,7 +60,7 @@ def test_versions_swap_under_load_and_a_broken_one_changes_nothing(running, clou
     assert seen == {"1", "2"}
 
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=10)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert output == ""
     lines = [json.loads(line) for line in errors.splitlines()]
@@ -79,12 +80,12 @@ def test_what_has_begun_is_finished_after_sigterm(running):
         assert process.poll() is None
         connection.sendall(body[10:])
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-    assert process.wait(10) == 0
+    assert process.wait(PATIENCE_S) == 0
 
 
 def test_an_endless_body_is_cut_off(running):
     _, client = running
-    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=PATIENCE_S) as connection:
         connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         with pytest.raises(OSError, match=r"reset|pipe"):
@@ -106,17 +107,17 @@ def test_a_socket_of_the_parent_s_can_be_passed(cloud):
         port = listener.getsockname()[1]
         process = start("--fd", str(listener.fileno()), environment=cloud.environment, pass_fds=(listener.fileno(),))
     # Nothing is live yet: the process runs all the same, and says so.
-    answer = httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", timeout=15)
+    answer = httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", timeout=PATIENCE_S)
     assert answer.status_code == 503
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
 
 
 def fails(*arguments, environment=None):
     process = start(*arguments, environment=environment)
-    output, errors = process.communicate(timeout=15)
+    output, errors = process.communicate(timeout=PATIENCE_S)
     assert output == ""
     assert len(errors.splitlines()) == 1, errors
     return process.returncode, errors

@@ -10,7 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.services.conftest import Linear, free_port, request, wait_until
+from tests.services.conftest import Linear, free_port, request
+from tests.waiting import PATIENCE_S, wait_until
 
 
 def workers_of(running):
@@ -92,14 +93,14 @@ def test_a_killed_worker_takes_only_its_requests_along_and_is_replaced(running):
 
 def test_a_wrong_environment_ends_all_of_them_with_one_clear_line(run):
     running = run("--workers", "2", environment={"MLP_MODELS": "digits", "MLP_LIVE_PARAMETERS": "live"})
-    assert running.process.wait(15) == 2
+    assert running.process.wait(PATIENCE_S) == 2
     assert "MLP_LIVE_PARAMETERS" in running.log_file.read_text()
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
 def test_a_wrong_number_of_workers_is_refused(run, count):
     running = run(f"--workers={count}", environment={})
-    assert running.process.wait(15) == 2
+    assert running.process.wait(PATIENCE_S) == 2
     assert "must be a number from 1 to 256" in running.log_file.read_text()
 
 
@@ -111,7 +112,7 @@ def test_a_supervisor_that_dies_takes_its_workers_along(running):
 
 
 def test_a_second_signal_ends_all_of_them_at_once(run_directory):
-    running = run_directory(Linear(), MLP_WORKERS="2", MLP_DRAIN_SECONDS="60")
+    running = run_directory(Linear(), MLP_WORKERS="2", MLP_DRAIN_SECONDS="600")
     running.process.send_signal(signal.SIGTERM)
     wait_until(lambda: running.client.get("/v2/health/ready").status_code == 503)
     assert running.end() == 0

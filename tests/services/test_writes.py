@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.services.conftest import Linear, request
+from tests.waiting import PATIENCE_S
 
 INFER = b"POST /v2/models/digits/infer HTTP/1.1\r\nhost: x\r\n"
 BODY = json.dumps(request([1, 2, 3, 4])).encode()
@@ -19,7 +20,7 @@ def running(run_directory):
 
 @pytest.fixture
 def connection(running):
-    with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", running.client.base_url.port), timeout=PATIENCE_S) as connection:
         yield connection
 
 
@@ -124,8 +125,8 @@ def test_a_head_that_does_not_arrive_in_time_is_given_up(connection, first):
             connection.sendall(b"x")
     assert (status, headers["connection"]) == (408, "close")
     assert answer == {"error": "the head of the request did not arrive within 0.5 s"}
-    assert 0.4 < time.monotonic() - began < 3
-    connection.settimeout(5)
+    assert time.monotonic() - began > 0.4
+    connection.settimeout(PATIENCE_S)
     assert connection.recv(1) == b""
 
 

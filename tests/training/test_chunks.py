@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import boto3
@@ -18,6 +17,7 @@ from contract.errors import PlatformError
 from contract.paths import ROOT
 from contract.service import LiveVersions
 from tests.services.conftest import Linear
+from tests.waiting import wait_until
 from training import csvfile, tables
 from training.chunks import Chunks
 from training.score import Scorer, score
@@ -345,11 +345,9 @@ def test_a_container_that_is_killed_goes_on_in_another(outputs, container, publi
     s3.put_object(Bucket=curated, Key="scores/in.csv", Body=table.write_csv().encode())
     arguments = ("digits", "--input", f"s3://{curated}/scores/in.csv", "--output")
     killed = container(*arguments, f"s3://{curated}/scores/out.parquet")
-    deadline = time.monotonic() + 60
-    while "Contents" not in s3.list_objects_v2(Bucket=curated, Prefix="scores/out.parquet.parts/"):
-        assert time.monotonic() < deadline
-        assert killed.poll() is None, killed.communicate()
-        time.sleep(0.02)
+    parts = {"Bucket": curated, "Prefix": "scores/out.parquet.parts/"}
+    wait_until(lambda: killed.poll() is not None or "Contents" in s3.list_objects_v2(**parts))
+    assert killed.poll() is None, killed.communicate()
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert content(f"s3://{curated}/scores/out.parquet") is None

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import boto3
 import pytest
 
 from tests.conftest import REGION
+from tests.waiting import PATIENCE_S, wait_until
 from training import launch
 from training.launch import Peers, command, local_work, run
 
@@ -110,10 +110,7 @@ def test_checkpoints_are_brought_back_while_the_step_runs(s3, monkeypatch):
     with local_work(dict(TOLD), keep=True) as environment:
         with open(os.path.join(environment["MLP_WORK"], "checkpoint"), "w") as file:
             file.write("epoch 1")
-        deadline = time.monotonic() + 20
-        while "_work/digits/checkpoint" not in keys(s3):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: "_work/digits/checkpoint" in keys(s3))
 
 
 def test_only_one_instance_brings_anything_back(s3):
@@ -155,5 +152,5 @@ def test_the_signal_of_a_spot_interruption_reaches_the_step(s3, tmp_path):
     with subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as container:
         assert container.stdout.readline() == "running\n"
         container.send_signal(signal.SIGTERM)
-        assert container.wait(timeout=30) == 143
+        assert container.wait(PATIENCE_S) == 143
     assert s3.get_object(Bucket="lake", Key="_work/digits/checkpoint")["Body"].read() == b"epoch 7"

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from contract.errors import PlatformError
 from contract.manifest import Manifest
 from contract.training import Training, Tune
 from tests.browser import needs_browser, open_page
+from tests.waiting import PATIENCE_S, wait_until
 from training import tune
 from training.models.digits import model as digits
 from training.split import divide
@@ -224,9 +224,6 @@ def test_no_process_outlives_a_tuning_that_is_stopped(tuning, outputs_document, 
         workers = psutil.Process(run.pid).children(recursive=True)
         assert len(workers) >= 2
         run.send_signal(how)
-        run.wait(timeout=30)
-    deadline = time.monotonic() + 20
-    while any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in workers):
-        assert time.monotonic() < deadline, "a process is left"
-        time.sleep(0.1)
+        run.wait(PATIENCE_S)
+    wait_until(lambda: not any(each.is_running() and each.status() != psutil.STATUS_ZOMBIE for each in workers))
     assert list((context.work / "segments").rglob("*.jsonl"))

@@ -36,11 +36,13 @@ async function ask(pixels) {
   wanted = pixels;
   if (isAsking) return;
   isAsking = true;
+  byId("verdict").ariaBusy = "true"; // it is still of what was there before, and not to be read out
   while (wanted) {
     const question = wanted;
     wanted = null;
     await answer(question);
   }
+  byId("verdict").ariaBusy = "false";
   isAsking = false;
 }
 
