@@ -93,6 +93,12 @@ def test_int8_holds_eight_bit_weights_and_is_smaller(made):
     assert made.table["float-int8"].size_mb < 0.6 * made.table["float"].size_mb
 
 
+@pytest.mark.parametrize("name", ["float", "student", "pruned"])
+def test_int8_clips_where_it_rounds(made, name):
+    assert "Relu" in {node.op_type for node in graph(made, name).node}
+    assert "Relu" not in {node.op_type for node in graph(made, f"{name}-int8").node}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_number_of_rows_is_answered_each_on_its_own(made, name):
     session, rows = open_model(made.folder / name), made.held_out.features
