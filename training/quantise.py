@@ -12,9 +12,9 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from contract.service import INPUT, MODEL_FILE
 
-# An activation among them becomes the range of its layer's integers. Else it would go through floats and back, and take
-# twice as long as all of the network in floats.
-LAYERS = ["Conv", "MatMul", "Gemm", "Relu", "Clip"]
+# An activation among them becomes the range of its layer's integers. Else it would go through floats and back, and the
+# network would be slower than without any integers.
+OPERATORS = ["Conv", "MatMul", "Gemm", "Relu", "Clip"]
 CALIBRATED, BATCH = 512, 64
 
 
@@ -52,7 +52,7 @@ def quantise(source: Path, folder: Path, rows: NDArray[np.float32]) -> None:
             prepared,
             folder / MODEL_FILE,
             _Rows(rows[:CALIBRATED]),
-            op_types_to_quantize=LAYERS,
+            op_types_to_quantize=OPERATORS,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

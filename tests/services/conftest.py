@@ -33,6 +33,8 @@ from tests.conftest import REGION
 from tests.waiting import PATIENCE_S, wait_until
 
 BUCKET = "artifacts"
+ENDS_WITHIN_S = 15
+"""Less than the 20 s that it waits at its end for requests that are not answered."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -259,7 +261,7 @@ class Running:
 
     def end(self, number=signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(ENDS_WITHIN_S)
 
 
 @pytest.fixture(scope="session")

@@ -362,7 +362,7 @@ def test_what_is_under_way_at_the_end_counts_as_lost(hanging, caplog):
 
 def test_many_streams_end_together(serve, linear, firehose, monkeypatch):
     monkeypatch.setattr("services.inference.app.CLOSE_S", PATIENCE_S)
-    monkeypatch.setattr("services.inference.capture._INTERVAL_S", PATIENCE_S)
+    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 600)
     both = threading.Barrier(2, timeout=PATIENCE_S)
     firehose.plan = [lambda records: (both.wait(), take(records))[1]]
     app = serve(linear)
@@ -448,7 +448,7 @@ def test_no_line_is_lost_or_doubled_while_records_are_packed_by_two_threads(fire
 
 
 def test_as_much_as_a_call_takes_is_sent_without_a_wait(firehose, monkeypatch):
-    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 60)
+    monkeypatch.setattr("services.inference.capture._INTERVAL_S", 600)
     metrics = Metrics()
     stream = Stream("s", metrics)
     stream.start()

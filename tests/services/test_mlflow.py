@@ -92,7 +92,7 @@ sys.exit(7)
 
 def test_sigterm_reaches_the_server(tmp_path):
     """ECS sends it to the container's first process, and kills what is left half a minute later."""
-    program = "from services.mlflow.__main__ import serve; import sys; sys.exit(serve(['sleep', '60'], lambda: 'x'))"
+    program = "from services.mlflow.__main__ import serve; import sys; sys.exit(serve(['sleep', '600'], lambda: 'x'))"
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | {"PGPASSFILE": str(tmp_path / "pass")}
     )

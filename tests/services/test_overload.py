@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, client_of, request, serve_directory
+from tests.services.conftest import ENDS_WITHIN_S, Linear, client_of, request, serve_directory
 from tests.waiting import PATIENCE_S, wait_until
 
 SLOW = Linear(slow=1200)
@@ -142,7 +142,7 @@ def test_while_it_drains_it_serves_but_is_not_ready(run_directory):
     answer = running.infer()
     assert answer.status_code == 200
     assert answer.headers["connection"] == "close"
-    assert running.process.wait(PATIENCE_S) == 0
+    assert running.process.wait(ENDS_WITHIN_S) == 0
     assert time.monotonic() - began >= 2
 
 
@@ -159,7 +159,7 @@ def test_what_is_being_predicted_at_sigterm_is_answered(run_directory):
     for thread in threads:
         thread.join()
     assert [answer.status_code for answer in answers] == [200] * 3
-    assert running.process.wait(PATIENCE_S) == 0
+    assert running.process.wait(ENDS_WITHIN_S) == 0
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
@@ -168,4 +168,4 @@ def test_a_second_signal_ends_it_at_once(run_directory, first):
     running.process.send_signal(first)
     wait_until(lambda: running.client.get("/v2/health/ready").status_code == 503)
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(PATIENCE_S) == 0
+    assert running.process.wait(ENDS_WITHIN_S) == 0

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.services.conftest import Linear, free_port, is_ready, request, start
+from tests.services.conftest import ENDS_WITHIN_S, Linear, free_port, is_ready, request, start
 from tests.waiting import PATIENCE_S, wait_until
 
 
@@ -60,7 +60,7 @@ def test_versions_swap_under_load_and_a_broken_one_changes_nothing(running, clou
     assert seen == {"1", "2"}
 
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=PATIENCE_S)
+    output, errors = process.communicate(timeout=ENDS_WITHIN_S)
     assert process.returncode == 0
     assert output == ""
     lines = [json.loads(line) for line in errors.splitlines()]
@@ -80,7 +80,7 @@ def test_what_has_begun_is_finished_after_sigterm(running):
         assert process.poll() is None
         connection.sendall(body[10:])
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
-    assert process.wait(PATIENCE_S) == 0
+    assert process.wait(ENDS_WITHIN_S) == 0
 
 
 def test_an_endless_body_is_cut_off(running):
@@ -111,7 +111,7 @@ def test_a_socket_of_the_parent_s_can_be_passed(cloud):
     assert answer.status_code == 503
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE_S)
+    process.communicate(timeout=ENDS_WITHIN_S)
     assert process.returncode == 0
 
 

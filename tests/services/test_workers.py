@@ -75,7 +75,8 @@ def test_a_killed_worker_takes_only_its_requests_along_and_is_replaced(running):
     before = {worker.pid for worker in workers_of(running)}
     killed = min(before)
     os.kill(killed, signal.SIGKILL)
-    wait_until(lambda: len({worker.pid for worker in workers_of(running)} - {killed}) == 2)
+    # At once: only workers that die again and again have to wait, for up to 30 s.
+    wait_until(lambda: len({worker.pid for worker in workers_of(running)} - {killed}) == 2, seconds=25)
     done = len(answers)
     wait_until(lambda: len(answers) > done + 100)
     stop.set()

@@ -125,7 +125,7 @@ def test_a_head_that_does_not_arrive_in_time_is_given_up(connection, first):
             connection.sendall(b"x")
     assert (status, headers["connection"]) == (408, "close")
     assert answer == {"error": "the head of the request did not arrive within 0.5 s"}
-    assert time.monotonic() - began > 0.4
+    assert 0.4 < time.monotonic() - began < 3
     connection.settimeout(PATIENCE_S)
     assert connection.recv(1) == b""
 
