@@ -17,9 +17,9 @@ from services.inference.content import decompress
 from services.inference.demo import add_demo
 from services.inference.feedback import Accepted, Feedback
 from services.inference.health import Health, json_response
-from services.inference.infer import choose_version, find_model, find_version
 from services.inference.live import Catalogue, Model
 from services.inference.protocol import RequestError
+from services.inference.targets import choose_version, find_model, find_version
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Awaitable[Response]])
 

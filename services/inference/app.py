@@ -20,10 +20,11 @@ from services.inference.feedback import Feedback
 from services.inference.follower import Follower
 from services.inference.hashes import HashKey
 from services.inference.health import Health
-from services.inference.infer import Call, Inference
+from services.inference.infer import Inference
 from services.inference.live import Catalogue, Model
 from services.inference.metrics import Metrics
 from services.inference.overload import Gate
+from services.inference.targets import Call
 from services.inference.tracing import Answered, Trace, Traced
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Service:
         self._labels = self._streams(settings.feedback_stream)
         self._gate = Gate(settings)
         metrics.in_flight = lambda: self._gate.in_flight
-        self._inference = Inference(settings, catalogue, self._gate, self._on_answered)
+        self.inference = Inference(settings, catalogue, self._gate, self._on_answered)
         self._health = Health(settings, catalogue, metrics)
         self._sums: EmfSums | None = None
         self._is_running = False
@@ -68,7 +69,7 @@ class Service:
         if scope["type"] == "http":
             path: str = scope["path"]
             if path.endswith("/infer") or path == "/invocations":
-                return self._inference(scope, receive, send)
+                return self.inference(scope, receive, send)
             if answer := self._health.answer(scope["method"], path):
                 return answer(scope, receive, send)
         elif scope["type"] == "lifespan":

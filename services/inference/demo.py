@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request, Response
 
 from contract.service import MODEL_FILE
 from services.inference import openapi
-from services.inference.infer import find_model, find_version
 from services.inference.live import Catalogue
 from services.inference.protocol import RequestError
+from services.inference.targets import find_model, find_version
 
 MODEL = "digits"
 """The model that the page is for."""

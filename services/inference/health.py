@@ -8,10 +8,10 @@ from starlette.responses import Response
 
 from contract.service import LIVE_PATH, METRICS_PATH, READY_PATH, ServiceSettings
 from services.inference import protocol
-from services.inference.infer import find_model, find_version
 from services.inference.live import Catalogue
 from services.inference.metrics import Metrics
 from services.inference.protocol import RequestError
+from services.inference.targets import find_model, find_version
 from services.inference.tensors import encode
 
 _match_ready = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/ready").fullmatch

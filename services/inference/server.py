@@ -11,8 +11,8 @@ from types import FrameType
 import uvicorn
 
 from services.inference.app import Service
+from services.inference.connection import Connection
 from services.inference.logs import configure_logs
-from services.inference.writes import WholeResponseProtocol
 
 _SHORTEST_DRAIN_S, _LONGEST_DRAIN_S = 1, 20
 # How long the thread that sends captured lines may keep the interpreter while a request waits for it. With Python's own
@@ -33,7 +33,7 @@ def serve(service: Service, listener: socket.socket) -> None:
         service,
         interface="asgi3",
         loop="uvloop",
-        http=WholeResponseProtocol,
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -195,9 +195,12 @@ def linear() -> Linear:
     return Linear()
 
 
-@pytest.fixture(scope="session")
-def client(tmp_path_factory, linear) -> httpx.Client:
+@pytest.fixture(scope="session", params=["ASGI", "HTTP"])
+def client(tmp_path_factory, linear, run_directory, request) -> httpx.Client:
+    """Requests go the way of ASGI, as in a Lambda function, or over HTTP, where most to predict have their own."""
     limits = {"MLP_MAX_ROWS": "8", "MLP_MAX_BODY_BYTES": "100000"}
+    if request.param == "HTTP":
+        return run_directory(linear, **limits).client
     return client_of(serve_directory(tmp_path_factory.mktemp("model"), linear, **limits))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.inference.infer import _read_rest
+from services.inference.infer import _read_body
 from services.inference.protocol import RequestError
 from tests.services.conftest import client_of, request, serve_directory
 from tests.services.models import lookup, numbers_of_texts
@@ -203,7 +203,7 @@ def test_a_body_without_a_length_is_read_no_further_than_the_limit():
         return {"type": "http.request", "body": b"x" * 40, "more_body": True}
 
     with pytest.raises(RequestError) as caught:
-        asyncio.run(_read_rest({"type": "http.request", "more_body": True}, {}, receive, 100))
+        asyncio.run(_read_body(receive, {}, 100))
     assert caught.value.status == 413
     assert read == 3
 
