@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import re
+import resource
 import socket
 import statistics
 import subprocess
@@ -104,6 +105,8 @@ class Result:
     p99_ms: float
     cpu_us: float = 0.0
     """Processor time of the server's processes, a request."""
+    wrk_cores: float = 0.0
+    """How many processors wrk took."""
 
 
 @dataclass(frozen=True)
@@ -291,8 +294,8 @@ def measure(
 
 def best(rounds: list[Result]) -> Result:
     """The highest rate, and the shortest times."""
-    rates, p50s, p99s, cpus = zip(*map(astuple, rounds), strict=True)
-    return Result(max(rates), min(p50s), min(p99s), min(cpus))
+    rates, p50s, p99s, cpus, wrks = zip(*map(astuple, rounds), strict=True)
+    return Result(max(rates), min(p50s), min(p99s), min(cpus), min(wrks))
 
 
 def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> Result:
@@ -301,7 +304,10 @@ def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> R
     content = f'wrk.method="POST" wrk.headers["content-type"]="application/json" wrk.body=[==[{body.decode()}]==]'
     script.write_text(content)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+    taken = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    wrk_s = now.ru_utime + now.ru_stime - taken.ru_utime - taken.ru_stime
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     p50, p99 = (re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", text) for share in (50, 99))
     if not (rate and p50 and p99):
@@ -310,7 +316,7 @@ def wrk(url: str, body: bytes, connections: int, seconds: int, cache: Path) -> R
         sys.exit(f"{url}: {failed[1]} answers were errors, whose rate says nothing")
     to_ms = {"us": 0.001, "ms": 1.0, "s": 1000.0}
     times = [float(of[1]) * to_ms[of[2]] for of in (p50, p99)]
-    return Result(float(rate[1]), *times)
+    return Result(float(rate[1]), *times, wrk_cores=wrk_s / seconds)
 
 
 def print_versions(environments: dict[str, Path]) -> None:
@@ -365,9 +371,9 @@ def print_captured(service: Running) -> None:
 def print_workers(model: Path, arguments: argparse.Namespace) -> None:
     """How two workers scale, next to one, and the memory of a worker.
 
-    With 32 rows a request costs the server so much that wrk leaves both cores to it, with one row it needs one itself.
+    With one row wrk takes so much of two cores that it is the limit; with 32 it leaves nearly all to the server.
     """
-    rates: dict[tuple[int, int], float] = {}
+    results: dict[tuple[int, int], Result] = {}
     for workers in (1, 2):
         port = free_port()
         command = [sys.executable, "-m", "services.inference", "--port", str(port), "--workers", str(workers)]
@@ -381,16 +387,17 @@ def print_workers(model: Path, arguments: argparse.Namespace) -> None:
                     wrk(url, body_of("v2", rows), 64, arguments.seconds, arguments.cache)
                     for _ in range(arguments.rounds)
                 ]
-                rates[workers, rows] = max(result.rate for result in rounds)
+                results[workers, rows] = max(rounds, key=lambda result: result.rate)
             memory = [member.memory_full_info() for member in parent.children() or [parent]]
             resident, shared = (
                 statistics.mean(of) / 2**20 for of in zip(*((m.rss, m.pss) for m in memory), strict=True)
             )
         print(f"\n{workers} workers: {resident:.0f} MB resident each ({shared:.0f} with what they share divided)")
     for rows in (1, 32):
-        one, two = rates[1, rows], rates[2, rows]
+        one, two = results[1, rows], results[2, rows]
         print(
-            f"{rows} rows, 64 connections: {one:,.0f} requests/s with one, {two:,.0f} with two, {two / one:.2f} times"
+            f"{rows} rows, 64 connections: {one.rate:,.0f} requests/s with one, {two.rate:,.0f} with two, "
+            f"{two.rate / one.rate:.2f} times; of {os.cpu_count()} cores wrk took {two.wrk_cores:.2f}"
         )
 
 
