@@ -188,7 +188,10 @@ class Stream:
             pieces += (record.json, b",")
         pieces[-1] = b"]}"
         self._body = Body(pieces)
-        return self._firehose.put_record_batch(DeliveryStreamName=self.name, Records=[{"Data": b""}])
+        try:
+            return self._firehose.put_record_batch(DeliveryStreamName=self.name, Records=[{"Data": b""}])
+        finally:
+            del self._body  # some megabytes
 
     @cached_property
     def _firehose(self) -> Any:
