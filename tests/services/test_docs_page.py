@@ -1,60 +1,16 @@
 """The docs page in a real browser, and the OpenAPI document that it shows."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import httpx
-import pytest
-
-from tests.services.conftest import Linear, free_port, is_ready
-from tests.waiting import PATIENCE_S, wait_until
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.browser import needs_browser, open_page
+from tests.services.conftest import Linear
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed (apt-get install chromium)")
-def test_the_docs_page_renders_without_internet(tmp_path):
-    (tmp_path / "model").mkdir()
-    for name, content in Linear().files().items():
-        (tmp_path / "model" / name).write_bytes(content)
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLP_")}
-    service = subprocess.Popen(
-        [sys.executable, "-m", "services.inference", "--port", str(port)],
-        cwd=Path(__file__).parents[2],
-        env=environment | {"SM_MODEL_DIR": str(tmp_path / "model")},
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-            wait_until(lambda: is_ready(client))
-        flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-        flags += " --disable-component-update --disable-sync --virtual-time-budget=15000 --dump-dom"
-        # Any name but this machine's own fails to resolve: the page has to do with what the service gives it.
-        offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-        page = subprocess.run(
-            [
-                CHROMIUM,
-                *flags.split(),
-                offline,
-                f"--user-data-dir={tmp_path}/chromium",
-                f"http://127.0.0.1:{port}/docs",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=True,
-        ).stdout
-    finally:
-        service.terminate()
-        service.wait(PATIENCE_S)
-    assert 'data-path="/v2/models/{model}/infer"' in page.replace("\u200b", "")
-    assert "Predict with a live version" in page
-    assert "InferRequest" in page
-    assert "Failed to load" not in page
+@needs_browser
+def test_the_docs_page_renders_without_internet(run_directory, tmp_path):
+    document = open_page(f"{run_directory(Linear()).url}/docs", tmp_path).document
+    assert 'data-path="/v2/models/{model}/infer"' in document.replace("\u200b", "")
+    assert "Predict with a live version" in document
+    assert "InferRequest" in document
+    assert "Failed to load" not in document
 
 
 def test_the_document_describes_the_routes_that_predict_with_an_example_that_works(client):
