@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ def start_postgres():
         subprocess.run([*as_user, folder / "initdb", "-D", cluster, *options, f"--pwfile={password}"], **quietly)
         rules = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
         Path(cluster, "pg_hba.conf").write_text(rules)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
         control = [*as_user, folder / "pg_ctl", "-D", cluster, "-w"]
         subprocess.run([*control, "-o", settings, "-l", f"{data}/log", "start"], **quietly)

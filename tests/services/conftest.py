@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -30,6 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from contract.service import METADATA_FILE, MODEL_FILE, LiveVersion, LiveVersions
 from services.inference.app import Service, create_app
 from tests.conftest import REGION
+from tests.ports import free_port
 from tests.waiting import PATIENCE_S, wait_until
 
 BUCKET = "artifacts"
@@ -215,12 +215,6 @@ def start(*arguments, environment=None, **more):
         text=True,
         **more,
     )
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def is_ready(client):

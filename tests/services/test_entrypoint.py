@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from services.inference.slim import size_mb
-from tests.services.conftest import Linear, free_port, is_ready, request
+from tests.ports import free_port
+from tests.services.conftest import Linear, is_ready, request
 from tests.services.images import build
 from tests.services.test_lambda import event
 from tests.waiting import PATIENCE_S, wait_until

@@ -14,7 +14,7 @@ import pytest
 
 from contract.paths import ROOT
 from services.mlflow.__main__ import serve, token, write_passfile
-from tests.services.test_process import free_port
+from tests.ports import free_port
 from tests.waiting import PATIENCE_S, wait_until
 from training.loop import Epoch
 from training.tracking import tracked

@@ -9,7 +9,8 @@ import time
 import httpx
 import pytest
 
-from tests.services.conftest import ENDS_WITHIN_S, Linear, free_port, is_ready, request, start
+from tests.ports import free_port
+from tests.services.conftest import ENDS_WITHIN_S, Linear, is_ready, request, start
 from tests.waiting import PATIENCE_S, wait_until
 
 

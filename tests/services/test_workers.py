@@ -10,7 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.services.conftest import Linear, free_port, request
+from tests.ports import free_port
+from tests.services.conftest import Linear, request
 from tests.waiting import PATIENCE_S, wait_until
 
 
