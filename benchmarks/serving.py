@@ -387,7 +387,7 @@ def print_workers(model: Path, arguments: argparse.Namespace) -> None:
                     wrk(url, body_of("v2", rows), 64, arguments.seconds, arguments.cache)
                     for _ in range(arguments.rounds)
                 ]
-                results[workers, rows] = max(rounds, key=lambda result: result.rate)
+                results[workers, rows] = best(rounds)
             memory = [member.memory_full_info() for member in parent.children() or [parent]]
             resident, shared = (
                 statistics.mean(of) / 2**20 for of in zip(*((m.rss, m.pss) for m in memory), strict=True)

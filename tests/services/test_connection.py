@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import signal
 import socket
 import struct
@@ -30,41 +29,32 @@ def connection(running):
         yield connection
 
 
+def read_answers(connection, count) -> list[tuple[int, dict[str, str], dict]]:
+    """Status, headers and JSON of the next answers, after which nothing more comes."""
+    answers, content = [], b""
+    while len(answers) < count:
+        head, end, rest = content.partition(b"\r\n\r\n")
+        status, *lines = head.decode().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines if end)
+        if end and len(rest) >= (length := int(headers["content-length"])):
+            answers.append((int(status.split()[1]), headers, json.loads(rest[:length])))
+            content = rest[length:]
+        else:
+            content += (piece := connection.recv(65536))
+            assert piece, content
+    assert not content
+    return answers
+
+
 def read_answer(connection) -> tuple[int, dict[str, str], dict]:
-    """Status, headers and JSON of the next answer."""
-    content = b""
-    while b"\r\n\r\n" not in content:
-        content += (piece := connection.recv(65536))
-        assert piece, content
-    head, _, body = content.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    while len(body) < int(headers["content-length"]):
-        body += connection.recv(65536)
-    assert len(body) == int(headers["content-length"])
-    return int(status.split()[1]), headers, json.loads(body)
+    """The next answer."""
+    return read_answers(connection, 1)[0]
 
 
 def framed(number, **more) -> bytes:
     """A request to predict with this number as its id."""
     body = json.dumps(request([number, 2, 3, 4], id=str(number), **more)).encode()
     return INFER + b"content-length: %d\r\n\r\n%b" % (len(body), body)
-
-
-def read_answers(connection, count) -> list[tuple[int, dict]]:
-    """Status and JSON of the next answers."""
-    answers, content = [], b""
-    while len(answers) < count:
-        head, _, rest = content.partition(b"\r\n\r\n")
-        length = re.search(rb"content-length: (\d+)", head)
-        if length and len(rest) >= int(length[1]):
-            answers.append((int(head.split()[1]), json.loads(rest[: int(length[1])])))
-            content = rest[int(length[1]) :]
-        else:
-            content += (piece := connection.recv(65536))
-            assert piece, content
-    assert not content
-    return answers
 
 
 UPGRADE = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
@@ -106,9 +96,9 @@ def test_answers_come_in_the_order_of_the_requests(connection, piece):
     for start in range(0, len(whole), piece):
         connection.sendall(whole[start : start + piece])
     answers = read_answers(connection, 60)
-    assert [status for status, _ in answers] == [400 if b'"parameters": 1' in each else 200 for each in asked]
-    assert all(answer["id"] == str(n) for n, (status, answer) in enumerate(answers) if status == 200)
-    assert any(len(answer.get("outputs", ())) > 2 for _, answer in answers)
+    assert [status for status, _, _ in answers] == [400 if b'"parameters": 1' in each else 200 for each in asked]
+    assert all(answer["id"] == str(n) for n, (status, _, answer) in enumerate(answers) if status == 200)
+    assert any(len(answer.get("outputs", ())) > 2 for _, _, answer in answers)
 
 
 def test_a_client_that_asks_on_without_reading_has_to_wait(connection):
@@ -122,8 +112,8 @@ def test_a_client_that_asks_on_without_reading_has_to_wait(connection):
     assert asking.is_alive()
     answers = read_answers(connection, 4000)
     asking.join(PATIENCE_S)
-    assert {status for status, _ in answers} == {200}
-    assert ["openapi" in answer for _, answer in answers] == [False] * 1000 + [True] * 1000 + [False] * 2000
+    assert {status for status, _, _ in answers} == {200}
+    assert ["openapi" in answer for _, _, answer in answers] == [False] * 1000 + [True] * 1000 + [False] * 2000
 
 
 def test_requests_that_follow_one_another_at_once_do_not_pile_up(run_directory):
@@ -134,7 +124,7 @@ def test_requests_that_follow_one_another_at_once_do_not_pile_up(run_directory):
         assert read_answer(connection)[0] == 200
         before = process.memory_info().rss
         connection.sendall((INFER + b"content-length: 1000\r\n\r\n" + BODY.ljust(1000)) * 6000)
-        assert {status for status, _ in read_answers(connection, 6000)} == {200}
+        assert {status for status, _, _ in read_answers(connection, 6000)} == {200}
         assert process.memory_info().rss - before < 12e6  # they are 6 MB, and several times as much once they are read
 
 
@@ -160,7 +150,7 @@ def test_head_and_body_may_come_apart(connection, pause, length):
     for piece in pieces * 2:
         connection.sendall(piece)
         time.sleep(pause)
-    assert [status for status, _ in read_answers(connection, 2)] == [200, 200]
+    assert [status for status, _, _ in read_answers(connection, 2)] == [200, 200]
 
 
 def test_a_client_that_asks_before_it_sends_is_told_to(connection):
@@ -180,7 +170,7 @@ def test_a_connection_ends_where_its_client_wants_it_to(connection, version):
 
 def test_what_was_asked_before_something_that_is_not_http_is_answered(connection):
     connection.sendall(framed(1) + b"nonsense\r\n\r\n")
-    assert [status for status, _ in read_answers(connection, 2)] == [200, 400]
+    assert [status for status, _, _ in read_answers(connection, 2)] == [200, 400]
     assert connection.recv(1) == b""
 
 
